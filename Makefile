@@ -1,0 +1,47 @@
+# The verbs of this project. CI calls the same ones.
+PYTHON ?= python3
+BIN := .venv/bin
+SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver postgresql
+
+.PHONY: help demo test matrix lint format system clean
+
+help:
+	@echo "make demo     an auction on http://localhost:7999, through the local proxy"
+	@echo "make test     the whole suite"
+	@echo "make matrix   the suite on every supported Python and Django (tox)"
+	@echo "make lint     ruff, mypy --strict, import directions"
+	@echo "make format   ruff format and its safe fixes"
+	@echo "make system   Pushpin, Chromium and PostgreSQL from Debian's packages"
+
+# Made again whenever the metadata changes; else a second run starts at once.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/python sample_app/demo.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+	$(BIN)/python tests/postgresql.py $(BIN)/python -m pytest -m postgresql
+
+matrix: .venv/installed
+	$(BIN)/tox run
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PYTHONPATH=sample_app $(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+system:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES)
+
+clean:
+	rm -rf .venv .tox .demo build dist *.egg-info
