@@ -1,0 +1,20 @@
+"""Realtime for Django behind a GRIP proxy (Pushpin, Fastly Fanout)."""
+
+from django_grip.holds import (
+    GripData,
+    GripInstruct,
+    set_hold_longpoll,
+    set_hold_stream,
+)
+from django_grip.middleware import GripMiddleware
+from django_grip.publishing import apublish, publish
+
+__all__ = [
+    "GripData",
+    "GripInstruct",
+    "GripMiddleware",
+    "apublish",
+    "publish",
+    "set_hold_longpoll",
+    "set_hold_stream",
+]

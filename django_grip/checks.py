@@ -1,0 +1,73 @@
+"""System checks of the core: a misconfigured project hears of it from `check`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from django_grip import conf, proxies
+from django_grip.middleware import GripMiddleware
+from django_grip.publishers.base import BasePublisher
+
+
+def check_middleware(**kwargs: Any) -> list[CheckMessage]:
+    """E001: without the middleware no request can be held."""
+    for path in settings.MIDDLEWARE:
+        try:
+            middleware = import_string(path)
+        except ImportError:
+            continue
+        if isinstance(middleware, type) and issubclass(middleware, GripMiddleware):
+            return []
+    return [
+        Error(
+            "GripMiddleware is not in MIDDLEWARE, so no request can be held.",
+            hint="Add 'django_grip.GripMiddleware' at the top of MIDDLEWARE.",
+            id="django_grip.E001",
+        )
+    ]
+
+
+def check_proxies(**kwargs: Any) -> list[CheckMessage]:
+    """E002: proxies that are not understood. W001: none at all."""
+    try:
+        configured = proxies.configured()
+    except ImproperlyConfigured as exc:
+        return [Error(str(exc), id="django_grip.E002")]
+    if configured:
+        return []
+    return [
+        Warning(
+            "No GRIP proxy is configured: nothing can be published, and holds are "
+            "answered to everyone.",
+            hint="Set GRIP_URL, e.g. GRIP_URL = 'http://localhost:5561?key=…'.",
+            id="django_grip.W001",
+        )
+    ]
+
+
+def check_publisher(**kwargs: Any) -> list[CheckMessage]:
+    """E003: GRIP_PUBLISHER names nothing that can publish."""
+    path = conf.publisher()
+    try:
+        publisher_class = import_string(path)
+    except ImportError as exc:
+        return [
+            Error(
+                f"GRIP_PUBLISHER is {path!r}, which cannot be imported: {exc}",
+                id="django_grip.E003",
+            )
+        ]
+    if isinstance(publisher_class, type) and issubclass(publisher_class, BasePublisher):
+        return []
+    return [
+        Error(
+            f"GRIP_PUBLISHER is {path!r}, which is no subclass of "
+            "django_grip.publishers.base.BasePublisher.",
+            id="django_grip.E003",
+        )
+    ]

@@ -1,0 +1,157 @@
+"""The configured GRIP proxies, and whether a request came through one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from gripcontrol import parse_grip_uri
+
+from django_grip import conf
+
+LEEWAY = 60
+"""Seconds by which the clocks of proxy and origin may differ."""
+
+_KEYS = ("control_uri", "control_iss", "key", "verify_key", "verify_iss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """One proxy: where to publish, and how to know its requests.
+
+    `key` authorises publishing; `verify_key` (default: GRIP_VERIFY_KEY, then `key`)
+    verifies Grip-Sig: a shared secret, or the public key of an EC or RSA pair as PEM.
+    """
+
+    control_uri: str | None = None
+    control_iss: str | None = None
+    key: str | bytes | None = field(default=None, repr=False)
+    verify_key: str | bytes | None = field(default=None, repr=False)
+    verify_iss: str | None = None
+
+
+@cache
+def configured() -> tuple[Proxy, ...]:
+    """The proxies of GRIP_PROXIES and GRIP_URL.
+
+    Raises ImproperlyConfigured for entries that are not understood. The answer is
+    kept until a GRIP setting changes.
+    """
+    entries: list[Any] = list(conf.grip_proxies())
+    if url := conf.grip_url():
+        entries.append(parse_grip_uri(url))
+    return tuple(_proxy(entry) for entry in entries)
+
+
+def _proxy(entry: Any) -> Proxy:
+    if not isinstance(entry, dict):
+        raise ImproperlyConfigured(
+            f"An entry of GRIP_PROXIES is a dict; got {type(entry).__name__}. "
+            "Example: GRIP_PROXIES = [{'control_uri': 'http://localhost:5561'}]."
+        )
+    if unknown := sorted(set(entry) - set(_KEYS)):
+        raise ImproperlyConfigured(
+            f"Unknown keys in an entry of GRIP_PROXIES: {', '.join(unknown)}. "
+            f"Known are {', '.join(_KEYS)}."
+        )
+    uri = entry.get("control_uri")
+    if uri is not None and not str(uri).startswith(("http://", "https://")):
+        raise ImproperlyConfigured(
+            "The control URI of a GRIP proxy begins with http:// or https://; "
+            f"got scheme {str(uri).partition(':')[0]!r}. "
+            "Example: GRIP_URL = 'http://localhost:5561'."
+        )
+    verify_key = entry.get("verify_key") or conf.verify_key() or entry.get("key")
+    if verify_key is not None:
+        _algorithm(verify_key)
+    return Proxy(**{**entry, "verify_key": verify_key})
+
+
+@cache
+def _verifiers() -> tuple[tuple[str | bytes, str, str | None], ...]:
+    """(key, algorithm, issuer) of everything that may have signed a request."""
+    verifiers = [
+        (proxy.verify_key, _algorithm(proxy.verify_key), proxy.verify_iss)
+        for proxy in configured()
+        if proxy.verify_key is not None
+    ]
+    key = conf.verify_key()
+    if key is not None and not verifiers:
+        verifiers.append((key, _algorithm(key), None))
+    return tuple(verifiers)
+
+
+def _algorithm(key: str | bytes) -> str:
+    """The one JWT algorithm a key is good for: a key never serves two families."""
+    pem = key.encode() if isinstance(key, str) else key
+    if not pem.lstrip().startswith(b"-----BEGIN"):
+        return "HS256"
+    try:
+        public_key = load_pem_public_key(pem)
+    except ValueError as exc:
+        raise ImproperlyConfigured(
+            "A verify key of GRIP_PROXIES looks like PEM but is not a public key. "
+            "Expected '-----BEGIN PUBLIC KEY-----' with an EC P-256 or RSA key."
+        ) from exc
+    if isinstance(public_key, EllipticCurvePublicKey):
+        return "ES256"
+    if isinstance(public_key, RSAPublicKey):
+        return "RS256"
+    raise ImproperlyConfigured(
+        f"A verify key is of type {type(public_key).__name__}; GRIP proxies sign with "
+        "a shared secret, EC P-256 or RSA."
+    )
+
+
+def is_expected() -> bool:
+    """Whether any proxy or verify key is configured.
+
+    If not, holds are answered to everyone, as django-grip 3.5.2 does.
+    """
+    return bool(configured()) or bool(_verifiers())
+
+
+def trust(token: str | None) -> tuple[bool, bool]:
+    """(proxied, signed) of a request with this Grip-Sig header.
+
+    As soon as one key is configured, only a signature that verifies counts. With
+    proxies that have no key, any Grip-Sig counts as proxied: then nothing but the
+    network keeps clients from forging it.
+    """
+    if not token:
+        return False, False
+    verifiers = _verifiers()
+    if not verifiers:
+        return bool(configured()), False
+    signed = any(_verify(token, *verifier) for verifier in verifiers)
+    return signed, signed
+
+
+def _verify(token: str, key: str | bytes, algorithm: str, issuer: str | None) -> bool:
+    try:
+        jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            issuer=issuer,
+            leeway=LEEWAY,
+            options={"require": ["exp"], "verify_aud": False},
+        )
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
+        return False
+    return True
+
+
+@receiver(setting_changed, dispatch_uid="django_grip.proxies")
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting.startswith("GRIP_"):
+        configured.cache_clear()
+        _verifiers.cache_clear()
