@@ -1,0 +1,58 @@
+"""Channel names: model, pk and audience to a name that no other input shares. Pure.
+
+`shop.order` (all) · `shop.order.42` (one) · suffix `~as.staff` (audience) ·
+`~on.replica2` (alias). Names are made of `A-Z a-z 0-9 - . _ ~ %`; in a value every
+other character, and `.` and `~` too, is percent-encoded, so the separators are never
+part of a value. GRIP_PREFIX is not part of these names: publish() and the hold put it
+before them.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+NAME_MAX = 191
+"""Bytes of a channel name: what an indexed utf8mb4 column holds on MySQL."""
+
+
+def channel_name(
+    label: str,
+    pk: Any = None,
+    *,
+    audience: str | None = None,
+    using: str | None = None,
+) -> str:
+    """The channel of a model (`pk` None) or of one object.
+
+    `label` is the concrete model's `label_lower`. `pk` is a primary key's value; a
+    tuple (CompositePrimaryKey) becomes a JSON array. `using` is the database alias if
+    it is not the model's own.
+    """
+    name = ".".join(encode(part) for part in label.split("."))
+    suffix = ""
+    if audience is not None:
+        suffix += f"~as.{encode(audience)}"
+    if using is not None:
+        suffix += f"~on.{encode(using)}"
+    if pk is None:
+        return name + suffix
+    value = encode(pk_text(pk))
+    if len(name) + 1 + len(value) + len(suffix) > NAME_MAX:
+        # An encoded value never begins with `~`, so no plain value meets a hash.
+        value = "~" + sha256(value.encode()).hexdigest()
+    return f"{name}.{value}{suffix}"
+
+
+def pk_text(pk: Any) -> str:
+    """A primary key as text: `str`, or a JSON array for a composite one."""
+    if isinstance(pk, (tuple, list)):
+        return json.dumps([part if isinstance(part, int) else str(part) for part in pk])
+    return str(pk)
+
+
+def encode(value: str) -> str:
+    """Percent-encode all but letters, digits, `-` and `_`."""
+    return quote(value, safe="").replace(".", "%2E").replace("~", "%7E")

@@ -1,0 +1,289 @@
+"""Streams: which models are announced, and what is said of their rows.
+
+`ModelStream` is the one configuration object; the decorator, the mixin and
+`register` all build one and put it in the registry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, overload
+
+from django.apps import apps
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models, router
+from django.db.models.signals import class_prepared
+from django.dispatch import receiver
+from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
+
+from django_grip.contrib.realtime.channels import channel_name
+from django_grip.contrib.realtime.events import Change, Op
+
+M = TypeVar("M", bound=type[models.Model])
+S = TypeVar("S", bound="type[ModelStream]")
+
+Serializer = Callable[..., Any]
+"""Called as `cls(instance, context={"request": None})`; its `.data` is the payload."""
+
+
+class ModelStream:
+    """What is announced of a model, to whom.
+
+    Without `fields`, `serializer_class` or `audiences` events are thin: op and pk.
+    At most one of the three is set. `serializer_class`, and each value of
+    `audiences`, is a class or its dotted path.
+    """
+
+    fields: ClassVar[Sequence[str] | None] = None
+    serializer_class: ClassVar[str | Serializer | None] = None
+    audiences: ClassVar[Mapping[str, str | Serializer] | None] = None
+    events: ClassVar[Sequence[Op]] = ("create", "update", "delete")
+
+    def __init__(self, model: type[models.Model]) -> None:
+        self.model = model
+        self.label = model._meta.label_lower
+        _check_options(self)
+
+    @cached_property
+    def serializers(self) -> Mapping[str | None, Serializer | None]:
+        """The serializer of each audience; `{None: None}` for thin and `fields`.
+
+        Raises ImproperlyConfigured for a path that cannot be imported.
+        """
+        if self.audiences is not None:
+            return {
+                name: self._load(given, f"audiences[{name!r}]")
+                for name, given in self.audiences.items()
+            }
+        if self.serializer_class is not None:
+            return {None: self._load(self.serializer_class, "serializer_class")}
+        return {None: None}
+
+    def _load(self, given: str | Serializer, option: str) -> Serializer:
+        if not isinstance(given, str):
+            return given
+        try:
+            loaded: Serializer = import_string(given)
+        except ImportError as exc:
+            raise ImproperlyConfigured(
+                f"{option} of the stream of {self.label} is {given!r}, which cannot be "
+                f"imported: {exc}"
+            ) from exc
+        return loaded
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether events say op and pk only."""
+        return self.fields is None and self.serializers == {None: None}
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        """Where the payload is read from; add `select_related` here."""
+        return self.model._base_manager.all()
+
+    def get_data(self, instance: models.Model, audience: str | None) -> Any:
+        """The payload for an audience, read from the row as it was just stored."""
+        if self.fields is not None:
+            return {name: _value(instance, name) for name in self.fields}
+        serializer = self.serializers[audience]
+        if serializer is None:
+            return None
+        return serializer(instance, context={"request": None}).data
+
+    def encode(self, data: Any, audience: str | None) -> str:
+        """`data` as JSON text, as the API would write it."""
+        return json.dumps(
+            data,
+            cls=_encoder(self.serializers[audience]),
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
+
+    def channels(self, change: Change, audience: str | None) -> tuple[str, str]:
+        """The collection's and the object's channel, without GRIP_PREFIX."""
+        own = router.db_for_write(self.model)
+        using = None if change.using == own else change.using
+        return (
+            channel_name(self.label, audience=audience, using=using),
+            channel_name(self.label, change.pk, audience=audience, using=using),
+        )
+
+
+_OPTIONS = ("fields", "serializer_class", "audiences", "events")
+
+
+def _check_options(stream: ModelStream) -> None:
+    where = f"the stream of {stream.label}"
+    payloads = [
+        name
+        for name in ("fields", "serializer_class", "audiences")
+        if getattr(stream, name) is not None
+    ]
+    if len(payloads) > 1:
+        raise ImproperlyConfigured(f"{where} has {' and '.join(payloads)}: choose one.")
+    if isinstance(stream.fields, str):
+        raise ImproperlyConfigured(f"fields of {where} is a list; got a str.")
+    if stream.audiences is not None and not stream.audiences:
+        raise ImproperlyConfigured(f"audiences of {where} is empty.")
+    if unknown := set(stream.events) - {"create", "update", "delete"}:
+        raise ImproperlyConfigured(
+            f"events of {where} has {sorted(unknown)}; known are create, update and "
+            "delete."
+        )
+    for name in stream.fields or ():
+        try:
+            stream.model._meta.get_field(name)
+        except FieldDoesNotExist as exc:
+            raise ImproperlyConfigured(
+                f"fields of {where} names {name!r}, which is no field of it."
+            ) from exc
+
+
+def _value(instance: models.Model, name: str) -> Any:
+    field = instance._meta.get_field(name)
+    if field.many_to_many:
+        return [related.pk for related in getattr(instance, name).order_by("pk")]
+    return field.value_from_object(instance)  # type: ignore[union-attr]
+
+
+def _encoder(serializer: Serializer | None) -> type[json.JSONEncoder]:
+    if any(
+        base.__module__ == "rest_framework.serializers"
+        for base in getattr(serializer, "__mro__", ())
+    ):
+        # GET goes through DRF's encoder, which writes dates unlike Django's; without
+        # DRF no serializer gets here.
+        from rest_framework.utils.encoders import JSONEncoder
+
+        return JSONEncoder
+    return DjangoJSONEncoder
+
+
+class Registry:
+    """The streams by concrete model, and who wants to hear of new ones."""
+
+    def __init__(self) -> None:
+        self._streams: dict[type[models.Model], ModelStream] = {}
+        self._listener: Callable[[ModelStream], None] | None = None
+
+    def add(self, stream: ModelStream) -> None:
+        """Register a stream. Raises ImproperlyConfigured for a second one."""
+        if stream.model in self._streams:
+            raise ImproperlyConfigured(
+                f"{stream.label} is registered for realtime twice. Keep one of "
+                "@realtime, RealtimeModel and @register."
+            )
+        self._streams[stream.model] = stream
+        if self._listener is not None:
+            self._listener(stream)
+
+    def listen(self, listener: Callable[[ModelStream], None]) -> None:
+        """Call `listener` with every stream, those to come included."""
+        self._listener = listener
+        for stream in self:
+            listener(stream)
+
+    def get(self, model: type[models.Model]) -> ModelStream | None:
+        """The stream of a model; a proxy model has that of its concrete model."""
+        return self._streams.get(model._meta.concrete_model or model)
+
+    def __iter__(self) -> Any:
+        return iter(list(self._streams.values()))
+
+
+registry = Registry()
+
+
+def _concrete(model: type[models.Model]) -> type[models.Model]:
+    if model._meta.abstract or model._meta.concrete_model is None:
+        raise ImproperlyConfigured(
+            f"{model.__name__} is abstract and has no rows; register its children."
+        )
+    return model._meta.concrete_model
+
+
+def _build(
+    model: type[models.Model], name: str, options: Mapping[str, Any]
+) -> ModelStream:
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise ImproperlyConfigured(
+            f"Unknown realtime options for {model.__name__}: {', '.join(unknown)}. "
+            f"Known are {', '.join(_OPTIONS)}."
+        )
+    stream_class = type(name, (ModelStream,), dict(options))
+    stream: ModelStream = stream_class(_concrete(model))
+    return stream
+
+
+@overload
+def realtime(model: M, /) -> M: ...
+@overload
+def realtime(**options: Any) -> Callable[[M], M]: ...
+def realtime(model: Any = None, /, **options: Any) -> Any:
+    """Announce the changes of a model: `@realtime` or `@realtime(fields=[…])`.
+
+    Options are those of `ModelStream`: `fields`, `serializer_class`, `audiences`,
+    `events`. Bare, events are thin. Raises ImproperlyConfigured for unknown options,
+    abstract models and a model that is registered already.
+    """
+
+    def decorate(model: M) -> M:
+        registry.add(_build(model, f"{model.__name__}Stream", options))
+        return model
+
+    return decorate if model is None else decorate(model)
+
+
+def register(*model_classes: type[models.Model]) -> Callable[[S], S]:
+    """Register a `ModelStream` for models of yours or of others.
+
+    Put it in `streams.py` of an installed app, which is imported at start.
+    """
+
+    def decorate(stream_class: S) -> S:
+        if not (
+            isinstance(stream_class, type) and issubclass(stream_class, ModelStream)
+        ):
+            raise ImproperlyConfigured(
+                f"@register decorates a ModelStream; got {stream_class!r}."
+            )
+        for model in model_classes:
+            registry.add(stream_class(_concrete(model)))
+        return stream_class
+
+    return decorate
+
+
+class RealtimeModel(models.Model):
+    """Mixin: the options of `@realtime` as attributes of an inner class `Realtime`.
+
+    A child inherits the inner class of its parent.
+    """
+
+    class Meta:
+        abstract = True
+
+
+@receiver(class_prepared, dispatch_uid="grip_realtime.mixin")
+def _register_mixin(*, sender: type[models.Model], **kwargs: object) -> None:
+    # Historical models of migrations live in a registry of their own.
+    if (
+        issubclass(sender, RealtimeModel)
+        and sender._meta.apps is apps
+        and not sender._meta.proxy
+    ):
+        inner: type | None = getattr(sender, "Realtime", None)
+        registry.add(_build(sender, f"{sender.__name__}Stream", _inner_options(inner)))
+
+
+def _inner_options(inner: type | None) -> dict[str, Any]:
+    bases: Iterable[type] = reversed(inner.__mro__[:-1]) if inner else ()
+    return {
+        name: value
+        for base in bases
+        for name, value in vars(base).items()
+        if not name.startswith("__")
+    }

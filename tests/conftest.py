@@ -1,0 +1,74 @@
+"""Fixtures, and what happens where a system part is missing."""
+
+import os
+import shutil
+import time
+
+import jwt
+import pytest
+from django.conf import settings
+from django.core.cache import cache
+from pushpin import Pushpin
+
+from django_grip.test import capture_published
+
+PARTS = {
+    "pushpin": lambda: not Pushpin.missing(),
+    "chromium": lambda: bool(shutil.which("chromium") and shutil.which("chromedriver")),
+}
+
+
+def pytest_configure(config):
+    for part in PARTS:
+        config.addinivalue_line("markers", f"{part}: needs {part} (make system)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skip what needs a missing part, and say so in one line; in CI that fails."""
+    missing = {part for part, is_there in PARTS.items() if not is_there()}
+    config.missing_parts = missing
+    for item in items:
+        for part in missing:
+            if item.get_closest_marker(part):
+                item.add_marker(pytest.mark.skip(reason=f"{part} missing: make system"))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    missing = getattr(config, "missing_parts", ())
+    if missing:
+        terminalreporter.write_line(
+            f"Not run: the tests that need {' and '.join(sorted(missing))}. Install "
+            "with: make system"
+        )
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if os.environ.get("CI") and getattr(session.config, "missing_parts", ()):
+        session.exitstatus = 1
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """No test sees the cache of another."""
+    cache.clear()
+
+
+@pytest.fixture
+def published():
+    """What the test publishes; nothing leaves the process."""
+    with capture_published() as items:
+        yield items
+
+
+@pytest.fixture
+def grip_sig():
+    """A Grip-Sig header as the proxy of the test settings signs it."""
+    claims = {"iss": "pushpin", "exp": int(time.time()) + 3600}
+    return jwt.encode(claims, settings.PROXY_KEY, algorithm="HS256")
+
+
+@pytest.fixture
+def through_proxy(client, grip_sig):
+    """Django's test client, its requests signed as a proxy does."""
+    client.defaults["HTTP_GRIP_SIG"] = grip_sig
+    return client

@@ -1,0 +1,50 @@
+"""Settings of the test suite: SQLite, or PostgreSQL with TEST_DATABASE=postgresql."""
+
+import os
+
+SECRET_KEY = "insecure-key-of-the-tests"
+USE_TZ = True
+ROOT_URLCONF = "tests.urls"
+ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "rest_framework",
+    "django_grip",
+    "django_grip.contrib.realtime",
+    "django_grip.contrib.rest_framework",
+    "tests.shop",
+    "auction",
+]
+MIDDLEWARE = ["django_grip.GripMiddleware"]
+PROXY_KEY = "a-key-of-the-tests-of-32-bytes-or-more"
+GRIP_URL = f"http://127.0.0.1:9?key={PROXY_KEY}"
+GRIP_PUBLISHER = "django_grip.publishers.locmem.Publisher"
+REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": []}
+STATIC_URL = "static/"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+    }
+]
+
+if os.environ.get("TEST_DATABASE") == "postgresql":
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": "django_grip",
+            "HOST": os.environ["PGHOST"],
+            "PORT": os.environ["PGPORT"],
+            "USER": os.environ["PGUSER"],
+        }
+    }
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": ":memory:",
+            "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+        }
+    }
