@@ -63,6 +63,7 @@ class EventStream:
         self.headers = self.response.headers
         self.comments = 0
         self.ended = threading.Event()
+        self._lines = []
         self._events = queue.Queue()
         self._socket = self._connection.sock
         threading.Thread(target=self._read, daemon=True).start()
@@ -93,11 +94,16 @@ class EventStream:
         """How many events came that were not asked for yet."""
         return self._events.qsize()
 
+    def lines_seen(self, line):
+        """Whether this line came."""
+        return line in self._lines
+
     def _read(self):
         fields = {}
         try:
             for raw in self.response:
                 line = raw.decode().rstrip("\n")
+                self._lines.append(line)
                 if not line:
                     if "event" in fields:
                         data = "\n".join(fields.get("data", []))

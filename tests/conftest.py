@@ -8,14 +8,31 @@ import jwt
 import pytest
 from django.conf import settings
 from django.core.cache import cache
-from pushpin import Pushpin
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 from django_grip.test import capture_published
+from pushpin import Pushpin
 
 PARTS = {
     "pushpin": lambda: not Pushpin.missing(),
     "chromium": lambda: bool(shutil.which("chromium") and shutil.which("chromedriver")),
 }
+
+
+CHROMIUM_FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+]
 
 
 def pytest_configure(config):
@@ -72,3 +89,15 @@ def through_proxy(client, grip_sig):
     """Django's test client, its requests signed as a proxy does."""
     client.defaults["HTTP_GRIP_SIG"] = grip_sig
     return client
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in CHROMIUM_FLAGS:
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()

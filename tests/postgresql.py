@@ -14,7 +14,8 @@ import tempfile
 from glob import glob
 from pathlib import Path
 
-from servers import free_port
+sys.path.insert(0, str(Path(__file__).parent.parent / "sample_app"))
+from pushpin import free_port
 
 
 def main(command: list[str]) -> int:

@@ -1,24 +1,18 @@
 """The real parts of the end-to-end tests, each on ports of its own."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
+
+from pushpin import Pushpin, accepts, free_port
 
 ROOT = Path(__file__).parent.parent
 MANAGE = [sys.executable, str(ROOT / "sample_app" / "manage.py")]
 KEY = "base64:YS1rZXktb2YtdGhlLXRlc3RzLW9mLTMyLWJ5dGVzLW9yLW1vcmU="
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(condition, what, timeout=20):
@@ -45,6 +39,15 @@ def answers(url):
     return True
 
 
+def environment(changes=None):
+    """The environment of a child: not with the settings of this process."""
+    own = {key: value for key, value in os.environ.items() if key not in INHERITED_NOT}
+    return own | (changes or {})
+
+
+INHERITED_NOT = {"DJANGO_SETTINGS_MODULE", "TEST_DATABASE"}
+
+
 class Process:
     """A child process in a session of its own, with its output in a file."""
 
@@ -56,7 +59,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env=environment(env),
                 cwd=cwd,
                 start_new_session=True,
             )
@@ -100,37 +103,37 @@ class Site:
             "PYTHONPATH": str(ROOT / "sample_app"),
         }
         self._django = None
-        self._exit = ExitStack()
+        self._proxy = None
 
     def __enter__(self):
         self.manage("migrate", "--verbosity=0")
         self.manage("seed_lots")
-        with ExitStack() as stack:
-            stack.callback(self.stop_django)
+        try:
             self.start_django()
-            self._start_proxy(stack)
-            self._exit = stack.pop_all()
+            self.start_proxy()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info):
-        self._exit.close()
+        if self._proxy is not None:
+            self.stop_proxy()
+        self.stop_django()
 
-    def _start_proxy(self, stack):
+    def start_proxy(self):
         upstream = f"127.0.0.1:{self.django_port}"
         if self.proxy == "pushpin":
-            from pushpin import Pushpin
-
-            stack.enter_context(
-                Pushpin(
-                    self.directory / "pushpin",
-                    upstream=upstream,
-                    http_port=self.port,
-                    control_port=self.control_port,
-                    key=KEY,
-                )
+            self._proxy = Pushpin(
+                self.directory / "pushpin",
+                upstream=upstream,
+                http_port=self.port,
+                control_port=self.control_port,
+                key=KEY,
             )
+            self._proxy.start()
         else:
-            process = Process(
+            self._proxy = Process(
                 [
                     *MANAGE,
                     "grip_proxy",
@@ -141,8 +144,11 @@ class Site:
                 self.directory / "proxy.log",
                 self.env,
             )
-            stack.callback(process.stop)
-        wait_until(lambda: answers(f"{self.url}/api/lots/"), "the site answers")
+        wait_until(lambda: accepts(self.port), "the proxy listens")
+
+    def stop_proxy(self):
+        self._proxy.stop()
+        self._proxy = None
 
     def start_django(self):
         self._django = Process(
@@ -167,7 +173,7 @@ class Site:
         """Run a management command to its end and return its output."""
         done = subprocess.run(
             [*MANAGE, *arguments],
-            env={**os.environ, **self.env},
+            env=environment(self.env),
             input=stdin,
             capture_output=True,
             text=True,

@@ -1,0 +1,1 @@
+"""An auction whose pages follow every bid as it is placed."""
