@@ -1,0 +1,261 @@
+"""The words of README and docs, done: each snippet runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clients import EventStream, request
+from servers import ROOT, Process, answers, free_port, wait_until
+
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page, language):
+    text = (ROOT / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+class Project:
+    """A project made by the words of a page, on ports of its own."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.port = free_port()
+        self.control_port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT),
+            "DJANGO_SETTINGS_MODULE": "site_.settings",
+        }
+
+    def run(self, command):
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def write(self, block, append=("settings.py",), instead=None):
+        """Put a block into the file that its first line names."""
+        name = instead or re.match(r"# (\S+\.py)\n", block).group(1)
+        block = block.replace("localhost:5561", f"localhost:{self.control_port}")
+        path = self.directory / name
+        path.parent.mkdir(exist_ok=True)
+        mode = "a" if path.name in append else "w"
+        with path.open(mode) as file:
+            file.write("\n" + block)
+
+    def serve(self):
+        server = Process(
+            [sys.executable, "manage.py", "runserver", f"127.0.0.1:{self.port}"],
+            self.directory / "runserver.log",
+            self.environment,
+            cwd=self.directory,
+        )
+        try:
+            wait_until(
+                lambda: answers(f"{self.url}/orders/?format=json"),
+                "runserver answers",
+            )
+        except AssertionError as exc:
+            server.kill()
+            raise AssertionError(server.log.read_text()) from exc
+        return server
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory):
+    """The project of the tutorial, made by its commands and blocks, and served."""
+    project = Project(tmp_path_factory.mktemp("tutorial"))
+    page = "docs/tutorial/live-list.md"
+    create, prepare, change = blocks(page, "sh")
+    for command in create.splitlines():
+        if not command.startswith("pip "):
+            project.run(command)
+    for block in blocks(page, "python"):
+        project.write(block)
+    for command in prepare.splitlines():
+        project.run(command)
+    server = project.serve()
+    project.change = change
+    yield project
+    assert server.stop() == 0
+
+
+def test_the_tutorial_ends_with_something_moving(tutorial):
+    page = request(f"{tutorial.url}/")
+    assert b'new EventSource("/orders/stream/")' in page.body
+    with EventStream(f"{tutorial.url}/orders/stream/") as stream:
+        assert stream.next().event == "ready"
+        tutorial.run(tutorial.change)
+        event = stream.next()
+        assert event.event == "create"
+        assert event.envelope["data"]["total"] == "5.00"
+        pk = event.envelope["pk"]
+        answer = request(f"{tutorial.url}/orders/{pk}/", "PUT", {"total": "6.00"})
+        assert answer.status == 200
+        assert stream.next().envelope["data"]["total"] == "6.00"
+
+
+def test_the_page_on_testing_passes_its_own_test(tutorial):
+    test, settings = blocks("docs/how-to/testing.md", "python")
+    tutorial.write(test)
+    output = tutorial.run("python manage.py test")
+    assert "Ran 1 test" in output
+    namespace = {}
+    exec(settings, namespace)
+    from django.utils.module_loading import import_string
+
+    assert import_string(namespace["GRIP_PUBLISHER"])
+
+
+def test_the_page_on_publishing_by_hand_does_what_it_says(tutorial):
+    rooms, apps = blocks("docs/how-to/publish.md", "python")
+    tutorial.write(rooms)
+    tutorial.write(apps)
+    urls = tutorial.directory / "site_" / "urls.py"
+    urls.write_text(
+        urls.read_text()
+        + 'from shop.rooms import room\nurlpatterns += [path("room/", room)]\n'
+    )
+    # The autoreloader needs a moment to see the new route.
+    wait_until(
+        lambda: answers_with_stream(f"{tutorial.url}/room/"), "the room opens", 30
+    )
+    say = (
+        "from django.test import RequestFactory; from shop.rooms import say; "
+        "say(RequestFactory().post('/', {'text': 'hello'}))"
+    )
+    with EventStream(f"{tutorial.url}/room/") as stream:
+        tutorial.run(f'python manage.py shell --verbosity=0 --command "{say}"')
+        wait_until(lambda: stream.lines_seen("data: hello"), "the words arrive")
+    lost = (
+        "from shop import apps; from django_grip.publishers import get_publisher; "
+        "from shop.models import Order; Order.objects.create(total=1); "
+        "get_publisher().close(); print('lost', apps.lost)"
+    )
+    settings = tutorial.directory / "dead.py"
+    settings.write_text(
+        "from site_.settings import *\nGRIP_URL = 'http://127.0.0.1:9'\n"
+    )
+    output = tutorial.run(
+        f'python manage.py shell --settings=dead --verbosity=0 --command "{lost}"'
+    )
+    assert "lost 2" in output
+
+
+def answers_with_stream(url):
+    try:
+        stream = EventStream(url)
+    except OSError:
+        return False
+    stream.close()
+    return stream.status == 200
+
+
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory):
+    """A project with the ten lines of the README, as pasted."""
+    project = Project(tmp_path_factory.mktemp("readme"))
+    project.run("django-admin startproject site_ .")
+    project.run("python manage.py startapp shop")
+    settings = project.directory / "site_" / "settings.py"
+    settings.write_text(
+        settings.read_text().replace(
+            "INSTALLED_APPS = [", 'INSTALLED_APPS = ["shop", "rest_framework",'
+        )
+    )
+    for block in blocks("README.md", "python"):
+        named = block.startswith("# settings.py")
+        project.write(block, instead="site_/settings.py" if named else None)
+    for block in blocks("docs/tutorial/live-list.md", "python"):
+        if block.startswith(("# shop/serializers.py", "# site_/urls.py")):
+            block = block.replace('path("", page), ', "").replace(", page", "")
+            project.write(block)
+    project.run("python manage.py makemigrations shop")
+    project.run("python manage.py migrate")
+    project.run("python manage.py check --fail-level WARNING")
+    server = project.serve()
+    yield project
+    assert server.stop() == 0
+
+
+CREATE = (
+    "from shop.models import Order; o = Order.objects.create(status='new', total=5); "
+    "o.status = 'paid'; o.save()"
+)
+
+
+def test_the_ten_lines_of_the_readme_stream(readme):
+    with EventStream(f"{readme.url}/orders/stream/") as stream:
+        assert stream.next().event == "ready"
+        readme.run(f'python manage.py shell --verbosity=0 --command "{CREATE}"')
+        assert [stream.next().event, stream.next().event] == ["create", "update"]
+
+
+@pytest.mark.chromium
+def test_the_javascript_of_the_readme_shows_the_row(readme, driver):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    (script,) = blocks("README.md", "js")
+    driver.get(f"{readme.url}/orders/?format=json")
+    driver.execute_script(
+        "window.shown = []; window.show = row => window.shown.push(row);"
+        "window.opened = new Promise(resolve => {"
+        "  const Real = EventSource;"
+        "  window.EventSource = function (url) {"
+        "    const source = new Real(url);"
+        "    source.addEventListener('ready', resolve); return source;"
+        "  };"
+        "});" + script
+    )
+    driver.execute_async_script("window.opened.then(arguments[0])")
+    readme.run(f'python manage.py shell --verbosity=0 --command "{CREATE}"')
+    rows = WebDriverWait(driver, 20).until(
+        lambda driver: driver.execute_script("return window.shown")
+    )
+    assert rows[0]["status"] == "paid"
+
+
+def test_the_commands_of_the_readme_exist():
+    make = (ROOT / "Makefile").read_text()
+    for block in blocks("README.md", "sh"):
+        for line in block.splitlines():
+            if line.startswith("make "):
+                verb = line.split()[1]
+                assert re.search(rf"^{verb}:", make, re.MULTILINE)
+            else:
+                assert line.startswith("pip install '.[")
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*DOCS, *ROOT.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_and_check_is_in_the_reference():
+    settings = (ROOT / "docs/reference/settings.md").read_text()
+    for path in (ROOT / "django_grip").rglob("conf.py"):
+        for name in re.findall(r'"""([A-Z_]+):', path.read_text()):
+            assert f"`{name}`" in settings, name
+    checks = (ROOT / "docs/reference/checks.md").read_text()
+    ids = []
+    for path in (ROOT / "django_grip").rglob("checks.py"):
+        ids += re.findall(r'id="([a-z_]+\.[EW]\d{3})"', path.read_text())
+    assert len(ids) >= 10
+    for id in ids:
+        assert f"`{id}`" in checks, id
+    assert set(re.findall(r"`([a-z_]+\.[EW]\d{3})`", checks)) == set(ids)
