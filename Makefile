@@ -23,8 +23,8 @@ demo: .venv/installed
 	@$(BIN)/python sample_app/demo.py
 
 test: .venv/installed
+	$(BIN)/python tests/postgresql.py $(BIN)/python -m pytest -m django_db
 	$(BIN)/python -m pytest
-	$(BIN)/python tests/postgresql.py $(BIN)/python -m pytest -m postgresql
 
 matrix: .venv/installed
 	$(BIN)/tox run

@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from asgiref.sync import async_to_sync
 from gripcontrol import HttpStreamFormat, WebSocketMessageFormat
-from servers import ROOT, free_port
 
 from django_grip import apublish, publish
 from django_grip.exceptions import PublishError
 from django_grip.signals import publish_failed, published
+from servers import ROOT, free_port
 
 
 class ControlPort:

@@ -363,10 +363,9 @@ def test_get_queryset_spares_the_queries_of_nested_serializers(
 
 
 def test_a_control_port_that_is_down_does_not_fail_the_save(settings, caplog):
-    from servers import free_port
-
     from django_grip.publishers import get_publisher
     from django_grip.signals import publish_failed
+    from servers import free_port
 
     port = free_port()
     settings.GRIP_PUBLISHER = "django_grip.publishers.http.Publisher"
