@@ -187,7 +187,7 @@ def test_runserver_keeps_streams_over_a_reload_and_leaves_no_process(project, st
     port = free_port()
     command = start("runserver", str(port))
     command.until(f"GRIP proxy at http://127.0.0.1:{port}")
-    command.until(f"Starting development server at http://127.0.0.1:{port}/")
+    command.until(f"development server at http://127.0.0.1:{port}/")
     version, iss, host, child = get(port, "/version").split()
     assert (version, iss, host) == ("one", "pushpin", "shop.example")
     assert int(child) != command.process.pid
@@ -223,7 +223,7 @@ def test_runserver_keeps_streams_over_a_reload_and_leaves_no_process(project, st
 def test_runserver_ends_on_sigterm_to_the_parent_alone(start):
     port = free_port()
     command = start("runserver", f"0.0.0.0:{port}", "--skip-checks")
-    command.until(f"Starting development server at http://0.0.0.0:{port}/")
+    command.until(f"development server at http://0.0.0.0:{port}/")
     assert get(port, "/version").startswith("one")
     command.process.terminate()
     command.finished()
@@ -232,7 +232,7 @@ def test_runserver_ends_on_sigterm_to_the_parent_alone(start):
 def test_runserver_without_reload_is_one_process(project, start):
     port = free_port()
     command = start("runserver", f"127.0.0.1:{port}", "--noreload", "--nostatic")
-    command.until(f"Starting development server at http://127.0.0.1:{port}/")
+    command.until(f"development server at http://127.0.0.1:{port}/")
     assert get(port, "/version").split()[-1] == str(command.process.pid)
     with hold(port) as stream:
         publish(project, "news")
@@ -256,7 +256,7 @@ def test_runserver_serves_static_files_behind_the_proxy(project, start):
 def test_runserver_no_proxy_is_plain_runserver(start):
     port = free_port()
     command = start("runserver", str(port), "--noreload", "--no-proxy")
-    command.until(f"Starting development server at http://127.0.0.1:{port}/")
+    command.until(f"development server at http://127.0.0.1:{port}/")
     assert "GRIP" not in command.output
     assert get(port, "/stream") == "ready\n"
 
@@ -265,7 +265,7 @@ def test_runserver_no_proxy_is_plain_runserver(start):
 def test_runserver_listens_on_ipv6(start):
     port = free_port()
     command = start("runserver", f"[::1]:{port}", "--noreload")
-    command.until(f"Starting development server at http://[::1]:{port}/")
+    command.until(f"development server at http://[::1]:{port}/")
     assert get(port, "/version", "::1").startswith("one")
 
 
