@@ -1,6 +1,7 @@
 """Settings of the test suite: SQLite, or PostgreSQL with TEST_DATABASE=postgresql."""
 
 import os
+import tempfile
 
 SECRET_KEY = "insecure-key-of-the-tests"
 USE_TZ = True
@@ -46,5 +47,9 @@ else:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": ":memory:",
             "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+            # A file: connections to one in memory do not wait for each other.
+            "TEST": {
+                "NAME": os.path.join(tempfile.gettempdir(), f"grip-{os.getpid()}.db")
+            },
         }
     }

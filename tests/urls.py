@@ -1,6 +1,7 @@
 from django.urls import include, path
 from rest_framework.routers import DefaultRouter
 
+from auction.views import lot_page
 from tests.shop import views
 
 router = DefaultRouter()
@@ -17,4 +18,5 @@ urlpatterns = [
     path("hold/", views.hold),
     path("ahold/", views.ahold),
     path("plain/", views.plain),
+    path("lots/<int:pk>/", lot_page, name="lot"),
 ]

@@ -12,6 +12,8 @@ from gripcontrol import HttpStreamFormat, WebSocketMessageFormat
 
 from django_grip import apublish, publish
 from django_grip.exceptions import PublishError
+from django_grip.items import make_item
+from django_grip.publishers import get_publisher
 from django_grip.signals import publish_failed, published
 from servers import ROOT, free_port
 
@@ -120,6 +122,15 @@ def test_posts_keep_the_interval_from_the_answer(control, settings):
     settings.GRIP_PUBLISH_INTERVAL = 0.05
     for number in range(4):
         publish("room", text(str(number)), blocking=True)
+    gaps = [b - a for a, b in zip(control.times, control.times[1:], strict=False)]
+    assert min(gaps) >= 0.05
+
+
+def test_the_posts_of_one_large_delivery_keep_the_interval_too(control, settings):
+    settings.GRIP_PUBLISH_INTERVAL = 0.05
+    items = [make_item("room", text("x" * 400_000)) for _ in range(6)]
+    get_publisher().publish(items)
+    assert len(control.posts) == 3
     gaps = [b - a for a, b in zip(control.times, control.times[1:], strict=False)]
     assert min(gaps) >= 0.05
 
