@@ -8,6 +8,7 @@ from django_grip.holds import (
 )
 from django_grip.middleware import GripMiddleware
 from django_grip.publishing import apublish, publish
+from django_grip.websocket import websocket_only
 
 __all__ = [
     "GripData",
@@ -17,4 +18,5 @@ __all__ = [
     "publish",
     "set_hold_longpoll",
     "set_hold_stream",
+    "websocket_only",
 ]

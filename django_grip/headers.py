@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from typing import Literal
+
+KeepAliveMode = Literal["idle", "interval"]
 
 CHANNELS_MAX = 20
 """Channels one request may hold: Pushpin's connection_subscription_max.
@@ -74,25 +77,31 @@ def _check_id(value: str) -> str:
     return value
 
 
-def keep_alive_header(data: str | bytes, timeout: int) -> str:
+def keep_alive_header(
+    data: str | bytes, timeout: int, mode: KeepAliveMode = "idle"
+) -> str:
     """Grip-Keep-Alive that sends `data` after `timeout` seconds of silence.
 
-    Text goes as cstring where that can carry it, everything else as base64.
-    Raises ValueError for empty data or a timeout below one second.
+    With mode `interval` the seconds are counted whether it was silent or not. Text
+    goes as cstring where that can carry it, everything else as base64.
+    Raises ValueError for empty data, a timeout below one second or another mode.
     """
+    if mode not in ("idle", "interval"):
+        raise ValueError(f"The mode of a keep-alive is idle or interval; got {mode!r}.")
     if not data:
         raise ValueError("Keep-alive data may not be empty.")
     if timeout < 1:
         raise ValueError(f"A keep-alive timeout is at least 1 second; got {timeout}.")
     raw = data.encode() if isinstance(data, str) else data
+    parameters = f"timeout={timeout}" + ("; mode=interval" if mode != "idle" else "")
     # Anything outside printable ASCII goes as base64: Django writes headers in
     # latin-1, and the proxy trims blanks at either end of the data.
     if re.fullmatch(rb"[\x20-\x7e\r\n]+", raw) and not raw.endswith(b" "):
         text = raw.decode().replace("\\", "\\\\")
         text = text.replace("\r", "\\r").replace("\n", "\\n").replace(";", "\\x3b")
         if not text.startswith(" "):
-            return f"{text}; format=cstring; timeout={timeout}"
-    return f"{b64encode(raw).decode()}; format=base64; timeout={timeout}"
+            return f"{text}; format=cstring; {parameters}"
+    return f"{b64encode(raw).decode()}; format=base64; {parameters}"
 
 
 def meta_header(meta: Mapping[str, str]) -> str:
@@ -102,28 +111,46 @@ def meta_header(meta: Mapping[str, str]) -> str:
     """
     parts = []
     for key, value in meta.items():
-        if not key or _UNSAFE_KEY.search(key):
-            raise ValueError(f"Meta key {key!r}: expected letters, digits, - and _.")
-        if not isinstance(value, str) or re.search(r"[^\x20-\x7e]", value):
-            raise ValueError(f"Meta {key}={value!r}: expected a printable ASCII str.")
+        check_meta(key, value)
+        if not value.isascii():
+            raise ValueError(f"Meta {key}={value!r}: expected ASCII.")
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         parts.append(f'{key}="{escaped}"')
     return ", ".join(parts)
 
 
-def link_header(uri: str, timeout: int | None = None) -> str:
-    """Grip-Link for the next request of a stream; timeout in seconds (Pushpin: 120).
+def check_meta(name: str, value: str) -> str:
+    """The name in lower case, if name and value can stand in a header.
 
+    Raises ValueError otherwise: names are letters, digits, `-` and `_`, values
+    printable latin-1.
+    """
+    if not name or _UNSAFE_KEY.search(name):
+        raise ValueError(f"Meta name {name!r}: expected letters, digits, - and _.")
+    if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e\xa0-\xff]*", value):
+        raise ValueError(
+            f"Meta {name}={value!r}: expected a str of printable latin-1. Encode it, "
+            "for example with django.core.signing.dumps()."
+        )
+    return name.lower()
+
+
+def link_header(
+    uri: str, timeout: int | None = None, rel: Literal["next", "gone"] = "next"
+) -> str:
+    """Grip-Link: `next` continues or heals a stream, `gone` is told of its end.
+
+    `timeout` in seconds is that of `next` (Pushpin: 120). `gone` needs Pushpin 1.41.
     Raises ValueError for a URI the proxy would answer with 502.
     """
     if not uri:
-        raise ValueError("The URI of a next link may not be empty.")
+        raise ValueError("The URI of a link may not be empty.")
     if found := _UNSAFE_LINK.search(uri):
         raise ValueError(
             f"The link {uri!r} holds {found.group()!r}, on which the proxy fails "
             "even within <>. Percent-encode it."
         )
-    value = f"<{uri}>; rel=next"
+    value = f"<{uri}>; rel={rel}"
     return value if timeout is None else f"{value}; timeout={timeout}"
 
 
