@@ -20,3 +20,4 @@ class DjangoGripConfig(AppConfig):
         register(checks.check_middleware)
         register(checks.check_proxies)
         register(checks.check_publisher)
+        register(checks.check_visible_key, deploy=True)

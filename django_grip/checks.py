@@ -36,6 +36,7 @@ def check_proxies(**kwargs: Any) -> list[CheckMessage]:
     """E002: proxies that are not understood. W001: none at all."""
     try:
         configured = proxies.configured()
+        proxies.publish_servers()
     except ImproperlyConfigured as exc:
         return [Error(str(exc), id="django_grip.E002")]
     if configured:
@@ -46,6 +47,21 @@ def check_proxies(**kwargs: Any) -> list[CheckMessage]:
             "answered to everyone.",
             hint="Set GRIP_URL, e.g. GRIP_URL = 'http://localhost:5561?key=…'.",
             id="django_grip.W001",
+        )
+    ]
+
+
+def check_visible_key(**kwargs: Any) -> list[CheckMessage]:
+    """W002, with --deploy: error reports show GRIP_URL, and the key in it."""
+    if not any(name in (conf.grip_url() or "") for name in ("key=", "@")):
+        return []
+    return [
+        Warning(
+            "GRIP_URL holds a key. Django's error reports hide settings by their "
+            "names, and show this one.",
+            hint="Use GRIP_PROXIES = [{'control_uri': …, 'key': …}]: its keys are "
+            "hidden.",
+            id="django_grip.W002",
         )
     ]
 

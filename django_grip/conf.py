@@ -26,6 +26,14 @@ def grip_proxies() -> Sequence[Mapping[str, Any]]:
     return getattr(settings, "GRIP_PROXIES", ())
 
 
+def publish_servers() -> Sequence[Mapping[str, Any]]:
+    """PUBLISH_SERVERS: servers that are published to and are no proxies.
+
+    Keys of an entry: `uri`, `iss`, `key`.
+    """
+    return getattr(settings, "PUBLISH_SERVERS", ())
+
+
 def verify_key() -> str | bytes | None:
     """GRIP_VERIFY_KEY: verifies Grip-Sig for proxies that have no `verify_key`."""
     return getattr(settings, "GRIP_VERIFY_KEY", None)

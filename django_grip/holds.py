@@ -26,9 +26,13 @@ class GripInstruct:
         self.timeout = 0
         self.keep_alive: str | bytes = ""
         self.keep_alive_timeout = 0
+        self.keep_alive_mode: headers.KeepAliveMode = "idle"
         self.next_link = ""
         self.next_link_timeout = 0
+        self.gone_link = ""
         self.meta: dict[str, str] = {}
+        self.status: tuple[int, str] | None = None
+        self.expose_headers: list[str] = []
 
     def add_channel(self, channel: str | Channel) -> None:
         """Subscribe to a channel, named without GRIP_PREFIX."""
@@ -63,18 +67,41 @@ class GripInstruct:
         """Hold open and send every item."""
         self.hold = "stream"
 
-    def set_keep_alive(self, data: str | bytes, timeout: float) -> None:
-        """Send `data` whenever a stream was silent for `timeout` seconds."""
-        headers.keep_alive_header(data, int(timeout))
+    def set_keep_alive(
+        self, data: str | bytes, timeout: float, mode: headers.KeepAliveMode = "idle"
+    ) -> None:
+        """Send `data` whenever a stream was silent for `timeout` seconds.
+
+        With mode `interval` it is sent every `timeout` seconds, silent or not.
+        """
+        headers.keep_alive_header(data, int(timeout), mode)
         self.keep_alive = data
         self.keep_alive_timeout = int(timeout)
+        self.keep_alive_mode = mode
 
     def set_next_link(self, uri: str, timeout: float | None = None) -> None:
-        """Have the proxy ask `uri` to heal or continue a stream."""
+        """Have the proxy ask `uri` to heal or continue a stream.
+
+        Overlapping requests for one path and one position are one request, whose
+        answer goes to all: put whatever decides the answer into the path.
+        """
         headers.link_header(uri)
         self.next_link = uri
         if timeout:
             self.next_link_timeout = int(timeout)
+
+    def set_gone_link(self, uri: str) -> None:
+        """Have the proxy POST to `uri` when the stream ends (Pushpin >= 1.41)."""
+        headers.link_header(uri, rel="gone")
+        self.gone_link = uri
+
+    def set_status(self, code: int, reason: str = "") -> None:
+        """The status the client gets, where the answer itself has to be 200."""
+        if not 100 <= code <= 999 or not reason.isprintable() or not reason.isascii():
+            raise ValueError(
+                f"A status is 100-999 and printable ASCII; got {code} {reason!r}."
+            )
+        self.status = (code, reason)
 
     def headers(self, prefix: str = "") -> dict[str, str]:
         """The Grip-* headers of this instruction, `prefix` before each channel."""
@@ -90,14 +117,22 @@ class GripInstruct:
                 found["Grip-Timeout"] = str(self.timeout)
             if self.keep_alive:
                 found["Grip-Keep-Alive"] = headers.keep_alive_header(
-                    self.keep_alive, self.keep_alive_timeout
+                    self.keep_alive, self.keep_alive_timeout, self.keep_alive_mode
                 )
         if self.meta:
             found["Grip-Set-Meta"] = headers.meta_header(self.meta)
+        links = []
         if self.next_link:
-            found["Grip-Link"] = headers.link_header(
-                self.next_link, self.next_link_timeout or None
-            )
+            timeout = self.next_link_timeout or None
+            links.append(headers.link_header(self.next_link, timeout))
+        if self.gone_link:
+            links.append(headers.link_header(self.gone_link, rel="gone"))
+        if links:
+            found["Grip-Link"] = ", ".join(links)
+        if self.status is not None:
+            found["Grip-Status"] = " ".join(map(str, self.status)).strip()
+        if self.expose_headers:
+            found["Grip-Expose-Headers"] = ", ".join(self.expose_headers)
         return found
 
 

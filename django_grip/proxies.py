@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,8 +20,16 @@ from gripcontrol import parse_grip_uri
 
 from django_grip import conf
 
+logger = logging.getLogger("django_grip.proxies")
+
 LEEWAY = 60
 """Seconds by which the clocks of proxy and origin may differ."""
+
+VERIFIED_MAX = 1000
+"""Tokens remembered as verified: a proxy sends one many times a second."""
+
+_verified: dict[str, float] = {}
+"""Verified tokens, and when they end (seconds since the epoch)."""
 
 _KEYS = ("control_uri", "control_iss", "key", "verify_key", "verify_iss")
 
@@ -51,24 +62,50 @@ def configured() -> tuple[Proxy, ...]:
     return tuple(_proxy(entry) for entry in entries)
 
 
-def _proxy(entry: Any) -> Proxy:
+def publish_servers() -> tuple[Proxy, ...]:
+    """Whom to publish to besides the proxies: the servers of PUBLISH_SERVERS.
+
+    Raises ImproperlyConfigured for entries that are not understood.
+    """
+    servers = []
+    for entry in conf.publish_servers():
+        _check_entry("PUBLISH_SERVERS", entry, ("uri", "iss", "key"))
+        _check_uri(entry.get("uri"))
+        servers.append(
+            Proxy(
+                control_uri=entry.get("uri"),
+                control_iss=entry.get("iss"),
+                key=entry.get("key"),
+            )
+        )
+    return tuple(servers)
+
+
+def _check_entry(setting: str, entry: Any, keys: Iterable[str]) -> None:
     if not isinstance(entry, dict):
         raise ImproperlyConfigured(
-            f"An entry of GRIP_PROXIES is a dict; got {type(entry).__name__}. "
+            f"An entry of {setting} is a dict; got {type(entry).__name__}. "
             "Example: GRIP_PROXIES = [{'control_uri': 'http://localhost:5561'}]."
         )
-    if unknown := sorted(set(entry) - set(_KEYS)):
+    if unknown := sorted(set(entry) - set(keys)):
         raise ImproperlyConfigured(
-            f"Unknown keys in an entry of GRIP_PROXIES: {', '.join(unknown)}. "
-            f"Known are {', '.join(_KEYS)}."
+            f"Unknown keys in an entry of {setting}: {', '.join(unknown)}. "
+            f"Known are {', '.join(keys)}."
         )
-    uri = entry.get("control_uri")
+
+
+def _check_uri(uri: Any) -> None:
     if uri is not None and not str(uri).startswith(("http://", "https://")):
         raise ImproperlyConfigured(
             "The control URI of a GRIP proxy begins with http:// or https://; "
             f"got scheme {str(uri).partition(':')[0]!r}. "
             "Example: GRIP_URL = 'http://localhost:5561'."
         )
+
+
+def _proxy(entry: Any) -> Proxy:
+    _check_entry("GRIP_PROXIES", entry, _KEYS)
+    _check_uri(entry.get("control_uri"))
     verify_key = entry.get("verify_key") or conf.verify_key() or entry.get("key")
     if verify_key is not None:
         _algorithm(verify_key)
@@ -131,23 +168,37 @@ def trust(token: str | None) -> tuple[bool, bool]:
     verifiers = _verifiers()
     if not verifiers:
         return bool(configured()), False
-    signed = any(_verify(token, *verifier) for verifier in verifiers)
+    signed = _is_signed(token, verifiers)
     return signed, signed
 
 
-def _verify(token: str, key: str | bytes, algorithm: str, issuer: str | None) -> bool:
-    try:
-        jwt.decode(
-            token,
-            key,
-            algorithms=[algorithm],
-            issuer=issuer,
-            leeway=LEEWAY,
-            options={"require": ["exp"], "verify_aud": False},
-        )
-    except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
-        return False
-    return True
+def _is_signed(
+    token: str, verifiers: tuple[tuple[str | bytes, str, str | None], ...]
+) -> bool:
+    until = _verified.get(token)
+    if until is not None and time.time() < until:
+        return True
+    reasons = []
+    for key, algorithm, issuer in verifiers:
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                issuer=issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp"]},
+            )
+            until = float(claims["exp"]) + LEEWAY
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as exc:
+            reasons.append(f"{type(exc).__name__}: {exc}")
+            continue
+        if len(_verified) >= VERIFIED_MAX:
+            _verified.clear()
+        _verified[token] = until
+        return True
+    logger.warning("A Grip-Sig was refused: %s", "; ".join(reasons))
+    return False
 
 
 @receiver(setting_changed, dispatch_uid="django_grip.proxies")
@@ -155,3 +206,4 @@ def _forget(*, setting: str, **kwargs: object) -> None:
     if setting.startswith("GRIP_"):
         configured.cache_clear()
         _verifiers.cache_clear()
+        _verified.clear()

@@ -1,10 +1,13 @@
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import SyncToAsync, async_to_sync, markcoroutinefunction
 from django.http import HttpResponse, HttpResponseNotModified
 from django.test import RequestFactory
 from gripcontrol import Channel
+from hypothesis import given
+from hypothesis import strategies as st
 
-from django_grip import GripMiddleware, set_hold_longpoll, set_hold_stream
+from django_grip import GripMiddleware, headers, set_hold_longpoll, set_hold_stream
+from django_grip.contrib.localproxy.instructions import parse_instruction
 
 
 @pytest.fixture
@@ -150,3 +153,147 @@ def test_below_another_middleware_the_async_path_stays_async(grip_sig):
 
     assert iscoroutinefunction(GripMiddleware(get_response))
     assert not iscoroutinefunction(GripMiddleware(lambda request: HttpResponse()))
+
+
+def test_keep_alive_by_interval_and_links_and_status_and_exposed_headers(request_):
+    set_hold_stream(request_, "a")
+    instruct = request_.grip.instruct
+    instruct.set_keep_alive("x", 20, mode="interval")
+    instruct.set_next_link("/next/")
+    instruct.set_gone_link("/gone/")
+    instruct.set_status(201, "Made")
+    instruct.expose_headers += ["X-A", "X-B"]
+    response = answer(request_)
+    assert response["Grip-Keep-Alive"] == (
+        "x; format=cstring; timeout=20; mode=interval"
+    )
+    assert response["Grip-Link"] == "</next/>; rel=next, </gone/>; rel=gone"
+    assert response["Grip-Status"] == "201 Made"
+    assert response["Grip-Expose-Headers"] == "X-A, X-B"
+
+
+def test_what_would_break_the_instruction_raises_at_the_call(request_):
+    set_hold_stream(request_, "a")
+    instruct = request_.grip.instruct
+    with pytest.raises(ValueError, match="idle or interval"):
+        instruct.set_keep_alive("x", 20, mode="often")
+    with pytest.raises(ValueError, match="100-999"):
+        instruct.set_status(99)
+    with pytest.raises(ValueError, match="printable ASCII"):
+        instruct.set_status(200, "a\r\nb")
+    with pytest.raises(ValueError, match="link"):
+        instruct.set_gone_link("/a,b")
+    instruct.add_channels(f"c{number}" for number in range(19))
+    with pytest.raises(ValueError, match="takes 20 channels"):
+        instruct.add_channel("one-too-many")
+
+
+def test_channels_with_filters(request_):
+    channel = Channel("a", "7")
+    channel.filters = ["skip-self"]
+    set_hold_stream(request_, channel)
+    assert answer(request_)["Grip-Channel"] == "a; prev-id=7; filter=skip-self"
+
+
+def test_streams_tell_the_boxes_between_to_keep_their_hands_off(request_):
+    set_hold_stream(request_, "a")
+    response = answer(request_, HttpResponse(headers={"Cache-Control": "private"}))
+    assert response["Cache-Control"] == "private"
+    assert response["X-Accel-Buffering"] == "no"
+
+
+GZIP = "django.middleware.gzip.GZipMiddleware"
+GRIP = "django_grip.GripMiddleware"
+
+
+@pytest.mark.parametrize("middleware", [[GZIP, GRIP], [GRIP, GZIP]])
+def test_a_held_response_is_never_compressed(client, settings, grip_sig, middleware):
+    settings.MIDDLEWARE = middleware
+    headers = {"accept-encoding": "gzip"}
+    plain = client.get("/large/", headers=headers)
+    assert plain["Content-Encoding"] == "gzip"
+    held = client.get("/large/", headers={**headers, "grip-sig": grip_sig})
+    assert held["Grip-Hold"] == "stream"
+    assert "Content-Encoding" not in held
+
+
+class Outer:
+    """An async middleware above ours, as many projects have."""
+
+    sync_capable, async_capable = False, True
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+        markcoroutinefunction(self)
+
+    async def __call__(self, request):
+        return await self.get_response(request)
+
+
+@pytest.mark.parametrize(
+    "middleware", [[GRIP], ["test_holds.Outer", GRIP], [GRIP, "test_holds.Outer"]]
+)
+def test_an_async_request_never_leaves_its_thread(
+    async_client, settings, grip_sig, monkeypatch, middleware
+):
+    hops = []
+    call = SyncToAsync.__call__
+
+    async def counted(self, *args, **kwargs):
+        hops.append(self.func)
+        return await call(self, *args, **kwargs)
+
+    settings.MIDDLEWARE = middleware
+    monkeypatch.setattr(SyncToAsync, "__call__", counted)
+    headers = {"grip-sig": grip_sig}
+    response = async_to_sync(async_client.get)("/ahold/", headers=headers)
+    assert response["Grip-Hold"] == "stream"
+    # Django's handler and test client hop for themselves; none may be for us.
+    assert not [hop for hop in hops if "grip" in str(hop).lower()]
+
+
+def test_a_request_needs_only_method_meta_and_body(grip_sig):
+    class Request:
+        method = "GET"
+        META = {"HTTP_GRIP_SIG": grip_sig}
+        body = b""
+
+    request = Request()
+    GripMiddleware(lambda request: None).process_request(request)
+    set_hold_stream(request, "a")
+    assert answer(request)["Grip-Hold"] == "stream"
+
+
+NAMES = st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF), max_size=30)
+
+
+@given(st.lists(NAMES, max_size=5, unique=True), st.none() | NAMES)
+def test_channels_survive_the_wire_or_raise_the_documented_error(names, prev_id):
+    try:
+        header = headers.channel_header([(name, prev_id, ()) for name in names])
+    except ValueError:
+        return
+    parsed = parse_instruction([("Grip-Hold", "stream"), ("Grip-Channel", header)])
+    assert [(each.name, each.prev_id) for each in parsed.channels] == [
+        (name, prev_id) for name in names
+    ]
+
+
+@given(st.binary(max_size=50), st.sampled_from(["idle", "interval"]))
+def test_keep_alive_survives_the_wire_or_raises_the_documented_error(data, mode):
+    try:
+        header = headers.keep_alive_header(data, 20, mode)
+    except ValueError:
+        assert not data
+        return
+    parsed = parse_instruction([("Grip-Hold", "stream"), ("Grip-Keep-Alive", header)])
+    assert parsed.keep_alive.content == data
+    assert (parsed.keep_alive.timeout, parsed.keep_alive.mode) == (20, mode)
+
+
+@given(st.text(max_size=100))
+def test_whatever_the_proxy_says_raises_nothing(value):
+    headers.parse_features(value)
+    for channel, last in headers.parse_last(value).items():
+        assert channel
+        assert last

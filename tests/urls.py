@@ -18,5 +18,6 @@ urlpatterns = [
     path("hold/", views.hold),
     path("ahold/", views.ahold),
     path("plain/", views.plain),
+    path("large/", views.large),
     path("lots/<int:pk>/", lot_page, name="lot"),
 ]

@@ -35,13 +35,13 @@ TIMEOUT = 5.0
 
 
 class Publisher(BasePublisher):
-    """Publishes to the control port of every configured proxy."""
+    """Publishes to every configured proxy, and to PUBLISH_SERVERS."""
 
     def __init__(self) -> None:
         self._interval = conf.publish_interval()
         self._senders = [
             Sender(proxy, self._interval)
-            for proxy in proxies.configured()
+            for proxy in proxies.configured() + proxies.publish_servers()
             if proxy.control_uri
         ]
         if self._senders:

@@ -68,3 +68,10 @@ async def ahold(request):
 
 def plain(request):
     return HttpResponse("plain")
+
+
+def large(request):
+    """An answer that GZipMiddleware would compress."""
+    response = HttpResponse("x" * 1000)
+    set_hold_stream(request, "room")
+    return response

@@ -22,10 +22,6 @@ def event_stream(request: HttpRequest, channel: str) -> HttpResponse:
     response = HttpResponse(
         sse.retry(retry) + sse.frame("ready", ready),
         content_type="text/event-stream",
-        headers={
-            "Cache-Control": "no-cache, no-transform",
-            "X-Accel-Buffering": "no",
-        },
     )
     if request.method != "HEAD":
         set_hold_stream(

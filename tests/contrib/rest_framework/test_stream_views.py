@@ -64,6 +64,13 @@ def test_keep_alive_and_retry_are_settings(through_proxy, settings):
     assert response.content.startswith(b"retry: 2000\n\n")
 
 
+def test_s20_no_other_origin_is_let_in(through_proxy):
+    response = through_proxy.get(
+        "/orders/stream/", HTTP_ORIGIN="https://evil.example", HTTP_REFERER="https://x/"
+    )
+    assert not [name for name in response.headers if name.startswith("Access-Control")]
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*", "application/json", ""])
 def test_any_accept_header_gets_the_event_stream(through_proxy, accept):
     response = through_proxy.get("/orders/stream/", HTTP_ACCEPT=accept)
