@@ -11,7 +11,7 @@ from pathlib import Path
 from pushpin import Pushpin, accepts, free_port
 
 ROOT = Path(__file__).parent.parent
-MANAGE = [sys.executable, str(ROOT / "sample_app" / "manage.py")]
+MANAGE = [sys.executable, "-m", "django"]
 KEY = "base64:YS1rZXktb2YtdGhlLXRlc3RzLW9mLTMyLWJ5dGVzLW9yLW1vcmU="
 
 
@@ -89,6 +89,11 @@ class Site:
     `proxy` is "localproxy" or "pushpin"; both are real processes.
     """
 
+    project = ROOT / "sample_app"
+    settings = "config.settings"
+    wsgi = "config.wsgi"
+    probe = "/api/lots/"
+
     def __init__(self, directory, proxy):
         self.directory = Path(directory)
         self.proxy = proxy
@@ -99,15 +104,18 @@ class Site:
         self.env = {
             "GRIP_URL": f"http://127.0.0.1:{self.control_port}?key={KEY}",
             "SAMPLE_DB": str(self.directory / "db.sqlite3"),
-            "DJANGO_SETTINGS_MODULE": "config.settings",
-            "PYTHONPATH": str(ROOT / "sample_app"),
+            "DJANGO_SETTINGS_MODULE": self.settings,
+            "PYTHONPATH": f"{self.project}{os.pathsep}{ROOT}",
         }
         self._django = None
         self._proxy = None
 
-    def __enter__(self):
+    def prepare(self):
         self.manage("migrate", "--verbosity=0")
         self.manage("seed_lots")
+
+    def __enter__(self):
+        self.prepare()
         try:
             self.start_django()
             self.start_proxy()
@@ -156,13 +164,13 @@ class Site:
                 *(sys.executable, "-m", "gunicorn", "--workers=2"),
                 f"--bind=127.0.0.1:{self.django_port}",
                 "--no-control-socket",
-                "config.wsgi",
+                self.wsgi,
             ],
             self.directory / "django.log",
             self.env,
         )
         wait_until(
-            lambda: answers(f"http://127.0.0.1:{self.django_port}/api/lots/"),
+            lambda: answers(f"http://127.0.0.1:{self.django_port}{self.probe}"),
             "gunicorn answers",
         )
 
@@ -181,3 +189,15 @@ class Site:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
+
+
+class SeedSite(Site):
+    """The project of the README of 2017, without a database."""
+
+    project = ROOT / "tests" / "seed_site"
+    settings = "seed_settings"
+    wsgi = "seed_wsgi"
+    probe = "/"
+
+    def prepare(self):
+        pass

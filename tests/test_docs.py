@@ -118,15 +118,32 @@ def test_the_tutorial_ends_with_something_moving(tutorial):
 
 
 def test_the_page_on_testing_passes_its_own_test(tutorial):
-    test, settings = blocks("docs/how-to/testing.md", "python")
-    tutorial.write(test)
-    output = tutorial.run("python manage.py test")
-    assert "Ran 1 test" in output
+    published, held, settings = blocks("docs/how-to/testing.md", "python")
+    tutorial.write(published)
+    tutorial.write(held)
+    output = tutorial.run("python manage.py test shop.tests shop.test_streams")
+    assert "Ran 2 tests" in output
     namespace = {}
     exec(settings, namespace)
     from django.utils.module_loading import import_string
 
     assert import_string(namespace["GRIP_PUBLISHER"])
+
+
+def test_the_page_on_websockets_passes_its_own_test(tutorial):
+    for block in blocks("docs/how-to/websocket.md", "python"):
+        tutorial.write(block)
+    urls = (
+        "# site_/echo_urls.py\nfrom django.urls import path\n"
+        "from shop.sockets import echo\nurlpatterns = [path('echo/', echo)]\n"
+    )
+    tutorial.write(urls, append=())
+    settings = "# site_/echo_settings.py\nfrom site_.settings import *\n"
+    tutorial.write(settings + "ROOT_URLCONF = 'site_.echo_urls'\n")
+    output = tutorial.run(
+        "python manage.py test shop.test_sockets --settings=site_.echo_settings"
+    )
+    assert "Ran 1 test" in output
 
 
 def test_the_page_on_publishing_by_hand_does_what_it_says(tutorial):

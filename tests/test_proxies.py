@@ -66,9 +66,23 @@ def test_url_and_list_are_both_proxies_and_reading_changes_neither(settings):
     assert entries == [{"control_uri": "http://a:5561"}]
 
 
-def test_s12_keys_are_not_in_the_repr(configure):
+def test_keys_are_not_in_the_repr(configure):
     configure({"control_uri": "http://a:1", "key": SECRET, "verify_key": SECRET})
     assert SECRET not in repr(proxies.configured())
+
+
+def test_s12_signatures_are_compared_in_constant_time(configure, monkeypatch):
+    configure({"control_uri": "http://a:1", "key": SECRET})
+    compared = []
+    compare_digest = hmac.compare_digest
+
+    def counted(one, other):
+        compared.append((one, other))
+        return compare_digest(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    assert proxies.trust(token("another-secret-of-thirty-two-bytes!")) == (False, False)
+    assert len(compared) == 1
 
 
 @pytest.mark.parametrize(
