@@ -148,6 +148,7 @@ def _algorithm(key: str | bytes) -> str:
     )
 
 
+@cache
 def is_expected() -> bool:
     """Whether any proxy or verify key is configured.
 
@@ -205,5 +206,6 @@ def _is_signed(
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting.startswith("GRIP_"):
         configured.cache_clear()
+        is_expected.cache_clear()
         _verifiers.cache_clear()
         _verified.clear()
