@@ -95,6 +95,21 @@ def test_s54_entries_that_are_not_understood_raise(configure, entry):
         proxies.configured()
 
 
+def test_every_parameter_of_grip_url_is_read(configure):
+    configure(
+        url="https://h:1/p?iss=me&key=base64:a+b/&verify-iss=fastly:x&verify-key="
+        "base64:c2VjcmV0"
+    )
+    (proxy,) = proxies.configured()
+    assert proxy == proxies.Proxy(
+        control_uri="https://h:1/p",
+        control_iss="me",
+        key=base64.b64decode("a+b/"),
+        verify_iss="fastly:x",
+        verify_key=b"secret",
+    )
+
+
 def test_s1_without_signature_a_request_is_not_proxied(configure):
     configure({"control_uri": "http://a:1", "key": SECRET})
     assert proxies.trust(None) == (False, False)

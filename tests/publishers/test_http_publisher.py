@@ -105,6 +105,12 @@ def test_item_arrives_as_the_control_port_takes_it(control, settings):
     }
 
 
+def test_fault_28_an_id_of_zero_is_an_id(control):
+    publish("room", text("a"), id="0", prev_id="0", blocking=True)
+    item = control.posts[0][2]["items"][0]
+    assert (item["id"], item["prev-id"]) == ("0", "0")
+
+
 def test_items_leave_in_order_and_what_waits_leaves_together(control):
     control.gate.clear()
     publish("room", text("0"))
