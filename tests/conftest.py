@@ -13,6 +13,7 @@ from selenium.webdriver.chrome.service import Service
 
 from django_grip.test import capture_published
 from pushpin import Pushpin
+from servers import Site
 
 PARTS = {
     "pushpin": lambda: not Pushpin.missing(),
@@ -89,6 +90,22 @@ def through_proxy(client, grip_sig):
     """Django's test client, its requests signed as a proxy does."""
     client.defaults["HTTP_GRIP_SIG"] = grip_sig
     return client
+
+
+@pytest.fixture(
+    scope="module",
+    params=["localproxy", pytest.param("pushpin", marks=pytest.mark.pushpin)],
+)
+def proxy(request):
+    """The name of each proxy that the end-to-end tests run behind."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def site(proxy, tmp_path_factory):
+    """The sample app behind each proxy."""
+    with Site(tmp_path_factory.mktemp("site"), proxy) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from clients import request
-from servers import ROOT, Site
+from servers import ROOT
 
 pytestmark = pytest.mark.chromium
-
-
-@pytest.fixture(
-    scope="module",
-    params=["localproxy", pytest.param("pushpin", marks=pytest.mark.pushpin)],
-)
-def site(request, tmp_path_factory):
-    with Site(tmp_path_factory.mktemp("site"), request.param) as site:
-        yield site
 
 
 @pytest.fixture

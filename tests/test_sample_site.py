@@ -6,16 +6,7 @@ import threading
 import pytest
 
 from clients import EventStream, request
-from servers import Site, wait_until
-
-
-@pytest.fixture(
-    scope="module",
-    params=["localproxy", pytest.param("pushpin", marks=pytest.mark.pushpin)],
-)
-def site(request, tmp_path_factory):
-    with Site(tmp_path_factory.mktemp("site"), request.param) as site:
-        yield site
+from servers import wait_until
 
 
 @pytest.fixture

@@ -12,12 +12,9 @@ from django_grip.publishers.http import Publisher
 from servers import SeedSite, wait_until
 
 
-@pytest.fixture(
-    scope="module",
-    params=["localproxy", pytest.param("pushpin", marks=pytest.mark.pushpin)],
-)
-def site(request, tmp_path_factory):
-    with SeedSite(tmp_path_factory.mktemp("seed"), request.param) as site:
+@pytest.fixture(scope="module")
+def site(proxy, tmp_path_factory):
+    with SeedSite(tmp_path_factory.mktemp("seed"), proxy) as site:
         yield site
 
 

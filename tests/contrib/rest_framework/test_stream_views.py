@@ -2,8 +2,9 @@ import json
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import viewsets
-from rest_framework.filters import SearchFilter
+from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.test import APIRequestFactory
 from rest_framework.throttling import SimpleRateThrottle
 
@@ -258,9 +259,10 @@ def test_stream_all_rows_declares_it_open(view, grip_sig):
     assert stream(declared, grip_sig).status_code == 200
 
 
-def test_search_and_ordering_filters_hide_nothing_by_themselves(grip_sig):
+@pytest.mark.parametrize("backend", [SearchFilter, OrderingFilter, DjangoFilterBackend])
+def test_filters_that_clients_ask_for_hide_nothing_by_themselves(grip_sig, backend):
     class View(views.OrderViewSet):
-        filter_backends = (SearchFilter,)
+        filter_backends = (backend,)
 
     assert stream(View, grip_sig).status_code == 200
 
