@@ -53,7 +53,7 @@ def to_client(
     """The origin's headers without the GRIP ones.
 
     A `held` answer also loses its length. `exposed` (lower case) is the content of
-    Grip-Expose-Headers: then only these remain.
+    Grip-Expose-Headers: then only these remain, and the length.
     """
     headers = list(headers)
     dropped = HOP_BY_HOP | _named_by_connection(headers)
@@ -64,7 +64,7 @@ def to_client(
         for name, value in headers
         if name.lower() not in dropped
         and not is_grip(name)
-        and (exposed is None or name.lower() in exposed)
+        and (exposed is None or name.lower() in exposed | {"content-length"})
     ]
 
 

@@ -8,12 +8,15 @@ See https://pushpin.org/docs/protocols/grip/
 from __future__ import annotations
 
 import binascii
+import json
 import re
 from base64 import b64decode
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
+
+from django_grip.contrib.localproxy.filters import FILTERS
 
 CHANNELS_MAX = 20
 """Channels of one hold that count; Pushpin ignores the rest."""
@@ -21,6 +24,9 @@ CHANNELS_MAX = 20
 RESPONSE_TIMEOUT = 55
 RESPONSE_TIMEOUT_MIN = 5
 KEEP_ALIVE_TIMEOUT = 55
+LINK_TIMEOUT = 120
+
+INSTRUCT_TYPE = "application/grip-instruct"
 
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[^x]|x|$)", re.DOTALL)
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
@@ -43,17 +49,49 @@ class KeepAlive:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Channel:
+    """A channel of a hold: items must follow on `prev_id` unless that is None."""
+
+    name: str
+    prev_id: str | None = None
+    filters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """Where the origin tells how a stream goes on. `timeout` is in seconds."""
+
+    uri: str
+    timeout: int = LINK_TIMEOUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement:
+    """The answer inside an application/grip-instruct document."""
+
+    code: int = 200
+    reason: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Instruction:
     """What the origin wants done with its answer.
 
     `hold` is None for an answer that simply goes on to the client. `timeout` is in
-    seconds and for response holds. `status` and `expose_headers` (lower case) are
-    None when the answer stays as it is. `ignored` names what this proxy cannot do.
+    seconds and for response holds. `meta` is what filters know of the subscriber.
+    `status` and `expose_headers` (lower case) are None when the answer stays as it
+    is; `replacement` is not None when a document took its place. `ignored` names what
+    this proxy cannot do.
     """
 
     hold: Literal["response", "stream"] | None = None
-    channels: tuple[str, ...] = ()
+    channels: tuple[Channel, ...] = ()
     timeout: int = RESPONSE_TIMEOUT
+    link: Link | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    replacement: Replacement | None = None
     keep_alive: KeepAlive | None = None
     status: tuple[int, str] | None = None
     expose_headers: frozenset[str] | None = None
@@ -69,16 +107,8 @@ def parse_instruction(headers: Iterable[tuple[str, str]]) -> Instruction:
     for name, value in headers:
         values.setdefault(name.lower(), []).append(value)
 
-    if _media_type(values) == "application/grip-instruct":
-        raise InstructionError(
-            "Content-Type application/grip-instruct is not understood by the local "
-            "proxy. Send the instruction in Grip-* headers instead."
-        )
     hold = _hold(values)
     channels, ignored = _channels(values.get("grip-channel", []))
-    ignored += [
-        name for name in ("Grip-Link", "Grip-Set-Meta") if name.lower() in values
-    ]
     if hold and _last(values, "content-encoding") not in (None, "", "identity"):
         raise InstructionError(
             "A held response may not have a Content-Encoding: published items are "
@@ -88,6 +118,8 @@ def parse_instruction(headers: Iterable[tuple[str, str]]) -> Instruction:
         hold=hold,
         channels=tuple(channels),
         timeout=_timeout(_last(values, "grip-timeout")),
+        link=_link(values.get("grip-link", [])),
+        meta=_meta(values.get("grip-set-meta", [])),
         keep_alive=_keep_alive(_last(values, "grip-keep-alive")),
         status=_status(_last(values, "grip-status")),
         expose_headers=_expose_headers(values.get("grip-expose-headers")),
@@ -95,13 +127,109 @@ def parse_instruction(headers: Iterable[tuple[str, str]]) -> Instruction:
     )
 
 
+def is_document(headers: Mapping[str, str]) -> bool:
+    """Whether the body, not only the headers, is an instruction."""
+    media_type = headers.get("Content-Type", "").partition(";")[0]
+    return media_type.strip().lower() == INSTRUCT_TYPE
+
+
+def parse_document(
+    status: int, headers: Iterable[tuple[str, str]], body: bytes
+) -> Instruction:
+    """Return what an application/grip-instruct answer asks for.
+
+    Link, status and exposed headers still come from the real headers. Raises
+    InstructionError where Pushpin answers 502.
+    """
+    instruction = parse_instruction(headers)
+    if status != 200:
+        raise InstructionError(f"{INSTRUCT_TYPE} needs the status 200; got {status}.")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise InstructionError(f"The body of {INSTRUCT_TYPE} is not JSON.") from exc
+    document = _of_type(document, dict, "document")
+    instruction = replace(
+        instruction, replacement=_replacement(_member(document, "response", dict, {}))
+    )
+    if "hold" not in document:
+        return instruction
+    hold = _member(document, "hold", dict, {})
+    channels, ignored = _known(
+        [_document_channel(each) for each in _member(hold, "channels", list, None)]
+    )
+    meta = _member(hold, "meta", dict, {})
+    return replace(
+        instruction,
+        hold=_hold({"grip-hold": [_member(hold, "mode", str, "response")]}),
+        channels=tuple(channels),
+        timeout=_timeout(str(_member(hold, "timeout", int, RESPONSE_TIMEOUT))),
+        keep_alive=_document_keep_alive(hold),
+        meta={
+            name: _of_type(value, str, "value of meta") for name, value in meta.items()
+        },
+        ignored=tuple(ignored),
+    )
+
+
+def _of_type(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise InstructionError(
+            f"A {what} of {INSTRUCT_TYPE} is a {kind.__name__}; got {value!r}."
+        )
+    return value
+
+
+def _member(found: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    return _of_type(found.get(key, default), kind, key)
+
+
+def _content(found: Mapping[str, Any], key: str) -> bytes:
+    if f"{key}-bin" in found:
+        return _lenient_base64(_member(found, f"{key}-bin", str, "").encode())
+    content: str = _member(found, key, str, "")
+    return content.encode("utf-8", "replace")
+
+
+def _document_channel(found: Any) -> Channel:
+    channel = _of_type(found, dict, "channel")
+    prev_id = _member(channel, "prev-id", str, "") if "prev-id" in channel else None
+    filters = _member(channel, "filters", list, [])
+    return Channel(
+        name=_member(channel, "name", str, None),
+        prev_id=prev_id,
+        filters=tuple(_of_type(name, str, "filter") for name in filters),
+    )
+
+
+def _document_keep_alive(hold: Mapping[str, Any]) -> KeepAlive | None:
+    if "keep-alive" not in hold:
+        return None
+    found = _member(hold, "keep-alive", dict, {})
+    timeout = _member(found, "timeout", int, KEEP_ALIVE_TIMEOUT)
+    return KeepAlive(
+        content=_content(found, "content"), timeout=max(timeout, 1), mode="interval"
+    )
+
+
+def _replacement(found: Mapping[str, Any]) -> Replacement:
+    headers = found.get("headers", {})
+    pairs = list(headers.items()) if isinstance(headers, dict) else headers
+    for pair in _of_type(pairs, list, "headers"):
+        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise InstructionError(f"A header is a pair of strings; got {pair!r}.")
+    code = _member(found, "code", int, 200)
+    return Replacement(
+        code=code,
+        reason=_member(found, "reason", str, "") or reason_phrase(code),
+        headers=tuple((name, value) for name, value in pairs),
+        body=_content(found, "body"),
+    )
+
+
 def _last(values: dict[str, list[str]], name: str) -> str | None:
     found = values.get(name)
     return found[-1].strip() if found else None
-
-
-def _media_type(values: dict[str, list[str]]) -> str:
-    return (_last(values, "content-type") or "").partition(";")[0].strip().lower()
 
 
 def _hold(values: dict[str, list[str]]) -> Literal["response", "stream"] | None:
@@ -117,23 +245,79 @@ def _hold(values: dict[str, list[str]]) -> Literal["response", "stream"] | None:
     )
 
 
-def _channels(headers: list[str]) -> tuple[list[str], list[str]]:
-    names: list[str] = []
-    ignored: list[str] = []
+def _channels(headers: list[str]) -> tuple[list[Channel], list[str]]:
+    channels: dict[str, Channel] = {}
     for header in headers:
         for element in split_list(header):
             name, *parameters = element.split(";")
-            if name.strip() not in names:
-                names.append(name.strip())
+            prev_id: str | None = None
+            filters: list[str] = []
             for parameter in parameters:
                 key, _, value = parameter.strip().partition("=")
                 if key.lower() == "prev-id":
-                    ignored.append("prev-id in Grip-Channel")
+                    prev_id = _unquoted(value.strip())
                 elif key == "filter":
-                    ignored.append(f"filter {value.strip()} in Grip-Channel")
-    if len(names) > CHANNELS_MAX:
+                    filters.append(_unquoted(value.strip()))
+            channel = Channel(
+                name=name.strip(), prev_id=prev_id, filters=tuple(filters)
+            )
+            channels.setdefault(channel.name, channel)
+    return _known(list(channels.values()))
+
+
+def _known(channels: list[Channel]) -> tuple[list[Channel], list[str]]:
+    """The channels that count, and what of them this proxy cannot do."""
+    ignored = [
+        f"filter {name} in Grip-Channel"
+        for channel in channels
+        for name in channel.filters
+        if name not in FILTERS
+    ]
+    if len(channels) > CHANNELS_MAX:
         ignored.append(f"more than {CHANNELS_MAX} channels in one hold")
-    return names[:CHANNELS_MAX], ignored
+    return channels[:CHANNELS_MAX], ignored
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return text
+
+
+def _link(headers: list[str]) -> Link | None:
+    for header in headers:
+        for element in split_list(header):
+            uri, *parameters = element.split(";")
+            uri = uri.strip()
+            if len(uri) < 2 or uri[0] != "<" or uri[-1] != ">":
+                raise InstructionError(
+                    f"Grip-Link is '<URI>; rel=next', the URI without commas and "
+                    f"semicolons (write %2C and %3B); got {header!r}."
+                )
+            options = _options(parameters)
+            if options.get("rel") != "next":
+                continue
+            timeout = options.get("timeout", str(LINK_TIMEOUT))
+            return Link(
+                uri=uri[1:-1], timeout=_seconds("timeout of Grip-Link", timeout)
+            )
+    return None
+
+
+def _meta(headers: list[str]) -> dict[str, str]:
+    meta: dict[str, str] = {}
+    for header in headers:
+        for element in split_list(header):
+            name, _, value = element.partition("=")
+            meta[_unquoted(name.strip())] = _unquoted(value.strip())
+    return meta
+
+
+def _options(parameters: list[str]) -> dict[str, str]:
+    return {
+        name.strip().lower(): value.strip().strip('"')
+        for name, _, value in (parameter.partition("=") for parameter in parameters)
+    }
 
 
 def split_list(header: str) -> list[str]:
@@ -181,10 +365,7 @@ def _keep_alive(header: str | None) -> KeepAlive | None:
             )
         return None
     data = text.strip().encode("utf-8", "surrogateescape")
-    options = {
-        name.strip().lower(): value.strip().strip('"')
-        for name, _, value in (parameter.partition("=") for parameter in parameters)
-    }
+    options = _options(parameters)
     mode = options.get("mode", "idle")
     if mode != "idle" and mode != "interval":
         raise InstructionError(

@@ -36,6 +36,19 @@ class ResponseContent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MessageContent:
+    """What an item gives to WebSockets: a message, or a close with code and reason."""
+
+    type: Literal["text", "binary", "ping", "pong", "close"] = "text"
+    content: bytes = b""
+    code: int = 1000
+    action: Literal["send"] = "send"
+
+
+Content = StreamContent | ResponseContent | MessageContent
+
+
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """One published item. A format is None if the item has nothing for it.
 
@@ -44,8 +57,12 @@ class Item:
 
     channel: str
     id: str | None = None
+    prev_id: str | None = None
+    no_seq: bool = False
+    meta: Mapping[str, str] = field(default_factory=dict)
     stream: StreamContent | None = None
     response: ResponseContent | None = None
+    message: MessageContent | None = None
     ignored: tuple[str, ...] = field(default=())
 
 
@@ -74,7 +91,9 @@ def _item(item: Any) -> Item:
         raise ItemError("An item does not contain 'channel'.")
     item_id = _text(item, "id", "item")
     prev_id = _text(item, "prev-id", "item")
-    _check_meta(item)
+    no_seq = item.get("no-seq", False)
+    if not isinstance(no_seq, bool):
+        raise ItemError("'no-seq' of an item is true or false.")
     formats = item.get("formats", item)
     if not isinstance(formats, dict):
         raise ItemError("'formats' of an item is not an object.")
@@ -84,16 +103,18 @@ def _item(item: Any) -> Item:
     for name, value in known.items():
         if not isinstance(value, dict):
             raise ItemError(f"{name} of an item is not an object.")
-    ignored = [] if prev_id is None else ["prev-id of items"]
-    if "ws-message" in known:
-        ignored.append("ws-message items")
+    ignored: list[str] = []
     if "body-patch" in known.get("http-response", {}):
         ignored.append("body-patch of http-response items")
     return Item(
         channel=channel,
         id=item_id,
+        prev_id=prev_id,
+        no_seq=no_seq,
+        meta=_meta(item),
         stream=_stream(known.get("http-stream")),
         response=_response(known.get("http-response")),
+        message=_message(known.get("ws-message")),
         ignored=tuple(ignored),
     )
 
@@ -110,14 +131,13 @@ def _text(found: Mapping[str, Any], key: str, where: str) -> str | None:
     return value
 
 
-def _check_meta(item: Mapping[str, Any]) -> None:
-    if "meta" not in item:
-        return
-    meta = item["meta"]
+def _meta(item: Mapping[str, Any]) -> Mapping[str, str]:
+    meta = item.get("meta", {})
     if not isinstance(meta, dict) or not all(
         isinstance(value, str) for value in meta.values()
     ):
         raise ItemError("'meta' of an item is an object of strings.")
+    return meta
 
 
 def _stream(found: Mapping[str, Any] | None) -> StreamContent | None:
@@ -153,6 +173,43 @@ def _response(found: Mapping[str, Any] | None) -> ResponseContent | None:
         headers=_headers(found.get("headers", [])),
         body=body,
     )
+
+
+def _message(found: Mapping[str, Any] | None) -> MessageContent | None:
+    if found is None:
+        return None
+    action = _text(found, "action", "ws-message") or "send"
+    if action == "close":
+        reason = _text(found, "reason", "ws-message") or ""
+        return MessageContent(
+            type="close",
+            code=_close_code(found.get("code", 1000)),
+            content=reason.encode("utf-8", "replace"),
+        )
+    if action == "hint":
+        return None
+    if action != "send":
+        raise ItemError(f"Unknown action {action!r} of ws-message.")
+    default = "binary" if "content-bin" in found else "text"
+    kind = _text(found, "type", "ws-message") or default
+    content = _bytes(found, "content", "ws-message")
+    if kind == "ping":
+        return MessageContent(type="ping", content=content or b"")
+    if kind == "pong":
+        return MessageContent(type="pong", content=content or b"")
+    if content is None:
+        raise ItemError("ws-message contains neither 'content' nor 'content-bin'.")
+    if kind == "text":
+        return MessageContent(type="text", content=content)
+    if kind == "binary":
+        return MessageContent(type="binary", content=content)
+    raise ItemError(f"Unknown type {kind!r} of ws-message.")
+
+
+def _close_code(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value <= 65535:
+        raise ItemError("'code' of ws-message is a number up to 65535.")
+    return value
 
 
 def _bytes(found: Mapping[str, Any], key: str, where: str) -> bytes | None:

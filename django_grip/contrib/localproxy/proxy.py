@@ -4,56 +4,83 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
-from yarl import URL
 
 from django_grip.contrib.localproxy.headers import Headers, merged, to_client, to_origin
 from django_grip.contrib.localproxy.hub import Hub, Session
 from django_grip.contrib.localproxy.instructions import (
     Instruction,
     InstructionError,
-    KeepAlive,
+    is_document,
+    parse_document,
     parse_instruction,
     reason_phrase,
 )
 from django_grip.contrib.localproxy.items import ResponseContent, StreamContent
+from django_grip.contrib.localproxy.links import Links
 from django_grip.contrib.localproxy.notices import Notices
+from django_grip.contrib.localproxy.origin import (
+    Origin,
+    OriginError,
+    chunks,
+    target_of,
+    whole,
+)
 from django_grip.contrib.localproxy.signing import Signer
+from django_grip.contrib.localproxy.streams import Stream
+from django_grip.contrib.localproxy.tunnels import Tunnels
+from django_grip.websocket_events import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
 
-FEATURES = "status"
-"""Grip-Feature: what the origin may rely on. Links and filters are not among it."""
-
-RESTART_SECONDS = 2.0
-"""How long a refused connection to the origin is tried again."""
-
-CONNECT_SECONDS = 10.0
-
-ASKING_MAX = 64
-"""Requests that may wait for the origin's headers at once; held streams do not count.
-
-`runserver` lets ten connections queue and the system drops more: when hundreds of
-streams reconnect together, without this limit some hang for many seconds.
-"""
+FIRST_SECONDS = 1.0
+"""When, after a channel got its first subscriber, the origin is asked again."""
 
 HELD_BODY_MAX = 100_000
-"""Bytes of the answer that a response hold may have, as in Pushpin."""
+"""Bytes that a request, and the answer of a response hold, may have, as in Pushpin."""
 
 _WITHOUT_BODY = (204, 304)
 
-# What aiohttp's client would add of its own accord.
-_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+@dataclass(frozen=True)
+class _Replay:
+    """The request has to be made again, with what the client has seen last."""
+
+    last_ids: dict[str, str]
 
 
-class OriginError(Exception):
-    """The origin cannot be reached, or broke off. The message is for the client."""
+class _RequestBody:
+    """The client's body, kept while it passes, so that it can be sent again."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._is_there = request.can_read_body
+        self._is_read = False
+        self._kept = bytearray()
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether it is too long to be kept."""
+        return len(self._kept) > HELD_BODY_MAX
+
+    def __call__(self) -> AsyncIterator[bytes] | bytes | None:
+        """The body, from the client at first and from memory later."""
+        if not self._is_there:
+            return None
+        return bytes(self._kept) if self._is_read else self._passing()
+
+    async def _passing(self) -> AsyncIterator[bytes]:
+        async for chunk in self._request.content.iter_any():
+            if not self.is_too_long:
+                self._kept += chunk
+            yield chunk
+        self._is_read = True
 
 
 class _Relayed(web.StreamResponse):
@@ -73,11 +100,13 @@ class Proxy:
 
     def __init__(self, hub: Hub, upstream: str, signer: Signer | None = None) -> None:
         self._hub = hub
-        self._upstream = upstream.rstrip("/")
-        self._signer = signer
-        self._client: aiohttp.ClientSession | None = None
+        self._origin = Origin(upstream, signer)
+        self._links = Links(self._origin)
+        self._tunnels = Tunnels(hub, self._origin)
         self._notices = Notices()
-        self._asking = asyncio.Semaphore(ASKING_MAX)
+        self._release: asyncio.TimerHandle | None = None
+        hub.on_first = self._refresh_later
+        hub.on_parked = self._release_later
 
     def application(self) -> web.Application:
         """The aiohttp application. Serve it with `handler_cancellation=True`."""
@@ -89,132 +118,112 @@ class Proxy:
         return app
 
     async def _open_client(self, app: web.Application) -> AsyncIterator[None]:
-        # A connection each: one kept open would break when Django reloads, and hold
-        # on to a thread of the development server until then.
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        async with aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=timeout,
-            auto_decompress=False,
-            skip_auto_headers=_AUTO_HEADERS,
-            max_line_size=65536,
-            max_field_size=65536,
-        ) as self._client:
+        async with self._origin.opened():
             yield
+            await self._tunnels.close()
 
     async def _end_sessions(self, app: web.Application) -> None:
         self._hub.close()
 
+    def _refresh_later(self, channel: str) -> None:
+        # Something may have been published between the origin's answer and the hold.
+        loop = asyncio.get_running_loop()
+        loop.call_later(FIRST_SECONDS, self._hub.refresh, channel)
+
+    def _release_later(self, due: float) -> None:
+        if self._release is None:
+            delay = max(due - time.monotonic(), 0.01)
+            loop = asyncio.get_running_loop()
+            self._release = loop.call_later(delay, self._release_parked)
+
+    def _release_parked(self) -> None:
+        self._release = None
+        self._hub.release()
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            self._notices.ignored(["WebSocket connections"])
-            return _text(
-                501,
-                "The local GRIP proxy does not do WebSockets yet. Use Pushpin, or "
-                "runserver --no-proxy if Django itself serves them.",
-            )
         try:
-            origin = await self._ask(request)
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                return await self._tunnels.answer(request)
+            if request.content_type == CONTENT_TYPE:
+                # They are the proxy's word for what a client did: see Tunnels.
+                return _text(403, f"Clients may not send {CONTENT_TYPE}.")
+            body = _RequestBody(request)
+            outcome: web.StreamResponse | _Replay = _Replay({})
+            while isinstance(outcome, _Replay):
+                outcome = await self._ask_and_relay(request, body, outcome)
+            return outcome
         except OriginError as exc:
             logger.warning("%s", exc)
             return _text(502, str(exc))
-        try:
-            return await self._relay(request, origin)
         except InstructionError as exc:
             logger.warning("%s %s: %s", request.method, request.path, exc)
             return _text(502, str(exc))
+
+    async def _ask_and_relay(
+        self, request: web.Request, body: _RequestBody, replay: _Replay
+    ) -> web.StreamResponse | _Replay:
+        origin = await self._origin.ask(
+            request.method,
+            target_of(request),
+            to_origin(request.headers.items()),
+            body,
+            last_ids=replay.last_ids,
+        )
+        try:
+            if is_document(origin.headers):
+                return await self._relay_document(request, origin)
+            instruction = parse_instruction(origin.headers.items())
+            if instruction.hold == "response" and body.is_too_long:
+                return _text(400, f"At most {HELD_BODY_MAX} bytes can be held.")
+            return await self._relay(request, origin, instruction)
         finally:
             origin.close()
 
-    async def _ask(self, request: web.Request) -> aiohttp.ClientResponse:
-        """Send the request to the origin; return as soon as its headers are here."""
-        if self._client is None:
-            raise RuntimeError("The proxy is asked before its application was started.")
-        target = request.raw_path
-        if not target.startswith("/"):  # the absolute form, as sent to a forward proxy
-            target = request.rel_url.raw_path_qs
-        url = URL(self._upstream + target, encoded=True)
-        headers = CIMultiDict(to_origin(request.headers.items()))
-        headers["Grip-Feature"] = FEATURES
-        if self._signer is not None:
-            headers["Grip-Sig"] = self._signer.token()
-
-        # `runserver` refuses connections while it restarts. A refused connection has
-        # carried nothing, so trying again is safe whatever the method.
-        give_up = time.monotonic() + RESTART_SECONDS
-        while True:
-            body = request.content.iter_any() if request.can_read_body else None
-            try:
-                async with self._asking:
-                    return await self._client.request(
-                        request.method,
-                        url,
-                        headers=headers,
-                        data=body,
-                        allow_redirects=False,
-                    )
-            except aiohttp.ClientConnectorError as exc:
-                if time.monotonic() >= give_up:
-                    raise OriginError(
-                        f"Nothing answers at {self._upstream}, where the local GRIP "
-                        f"proxy expects Django: {exc.os_error.strerror or exc}. If it "
-                        "stopped, its console says why; if it runs elsewhere, name "
-                        "its address with grip_proxy --upstream."
-                    ) from exc
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                raise OriginError(
-                    f"Django at {self._upstream} did not answer: "
-                    f"{exc or type(exc).__name__}. Its log says why."
-                ) from exc
-            await asyncio.sleep(0.05)
+    async def _relay_document(
+        self, request: web.Request, origin: aiohttp.ClientResponse
+    ) -> web.StreamResponse | _Replay:
+        instruction = parse_document(
+            origin.status, origin.headers.items(), await whole(origin)
+        )
+        return await self._relay(request, origin, instruction)
 
     async def _relay(
-        self, request: web.Request, origin: aiohttp.ClientResponse
-    ) -> web.StreamResponse:
+        self,
+        request: web.Request,
+        origin: aiohttp.ClientResponse,
+        instruction: Instruction,
+    ) -> web.StreamResponse | _Replay:
         """Give the client the origin's answer, at once or when the hold ends.
 
         Raises InstructionError, always before the first byte has left.
         """
-        instruction = parse_instruction(origin.headers.items())
         self._notices.ignored(instruction.ignored)
-        status, reason = origin.status, origin.reason
-        hold = instruction.hold
         if request.method == "HEAD":
-            hold = None
-        if hold == "response":
-            return await self._hold_response(request, origin, instruction)
-        if instruction.status is not None:
-            status, reason = instruction.status
-        if status in _WITHOUT_BODY:
-            hold = None
-        headers = to_client(
-            origin.headers.items(),
-            held=hold is not None,
-            exposed=instruction.expose_headers,
-        )
-        response = _Relayed(status, reason, headers)
+            instruction = replace(instruction, hold=None, link=None)
+        answer = _Answer(origin, instruction)
+        if instruction.hold == "response":
+            return await self._hold_response(request, answer, instruction)
+        if answer.status in _WITHOUT_BODY:
+            instruction = replace(instruction, hold=None, link=None)
+        is_held = instruction.hold is not None or instruction.link is not None
+        response = _Relayed(answer.status, answer.reason, answer.headers(held=is_held))
         if request.version < aiohttp.HttpVersion11:
             response.force_close()
         try:
-            if hold is None:
-                await self._copy(request, origin, response)
+            if is_held:
+                await self._hold_stream(request, answer, response, instruction)
             else:
-                await self._hold_stream(request, origin, response, instruction)
+                await self._copy(request, answer, response)
         except ConnectionError:
             logger.debug("The client of %s went away.", request.path)
         return response
 
     async def _copy(
-        self,
-        request: web.Request,
-        origin: aiohttp.ClientResponse,
-        response: web.StreamResponse,
+        self, request: web.Request, answer: _Answer, response: web.StreamResponse
     ) -> None:
         await response.prepare(request)
         try:
-            async for chunk in _chunks(origin):
+            async for chunk in answer.chunks():
                 await response.write(chunk)
         except OriginError as exc:
             logger.warning("%s %s: %s", request.method, request.path, exc)
@@ -225,116 +234,114 @@ class Proxy:
     async def _hold_stream(
         self,
         request: web.Request,
-        origin: aiohttp.ClientResponse,
+        answer: _Answer,
         response: web.StreamResponse,
         instruction: Instruction,
     ) -> None:
         changed = asyncio.Event()
         session = Session(
-            instruction.channels,
+            instruction.channels if instruction.hold else (),
             StreamContent,
+            meta=instruction.meta,
             on_change=changed.set,
             on_overflow=_cut(request),
         )
         # Before the first byte: who has seen any of the answer misses nothing.
         with self._hub.subscription(session):
-            await self._copy(request, origin, response)
-            origin.close()
-            await _write_items(response, session, changed, instruction.keep_alive)
+            await self._copy(request, answer, response)
+            answer.close()
+            stream = Stream(
+                self._hub,
+                self._links,
+                response=response,
+                session=session,
+                changed=changed,
+                url=f"{request.scheme}://{request.host}{target_of(request)}",
+                instruction=instruction,
+            )
+            await stream.run()
 
     async def _hold_response(
-        self,
-        request: web.Request,
-        origin: aiohttp.ClientResponse,
-        instruction: Instruction,
-    ) -> web.StreamResponse:
+        self, request: web.Request, answer: _Answer, instruction: Instruction
+    ) -> web.StreamResponse | _Replay:
         changed = asyncio.Event()
         session = Session(
             instruction.channels,
             ResponseContent,
+            meta=instruction.meta,
             on_change=changed.set,
             on_overflow=_cut(request),
         )
         with self._hub.subscription(session):
-            try:
-                body = b"".join([chunk async for chunk in _chunks(origin)])
-            except OriginError as exc:
-                return _text(502, str(exc))
-            origin.close()
+            body = b"".join([chunk async for chunk in answer.chunks()])
+            answer.close()
             if len(body) > HELD_BODY_MAX:
                 raise InstructionError(
                     f"The answer of a response hold has at most {HELD_BODY_MAX} "
                     f"bytes; got {len(body)}."
                 )
-            try:
-                async with asyncio.timeout(instruction.timeout):
-                    await changed.wait()
-            except TimeoutError:
-                logger.debug("No item for %s within the timeout.", request.path)
-            contents = session.take()
-        headers = to_client(
-            origin.headers.items(), held=True, exposed=instruction.expose_headers
-        )
-        if contents and isinstance(contents[0], ResponseContent):
-            item = contents[0]
+            item = await _first_item(session, changed, instruction.timeout)
+            if session.stale:
+                return _Replay(session.last_ids)
+        headers = answer.headers(held=True)
+        if item is not None:
             reason = item.reason or reason_phrase(item.code)
             return _whole(item.code, reason, merged(headers, item.headers), item.body)
-        status = instruction.status or (origin.status, origin.reason or "")
-        return _whole(*status, headers, body)
+        return _whole(answer.status, answer.reason, headers, body)
 
 
-async def _write_items(
-    response: web.StreamResponse,
-    session: Session,
-    changed: asyncio.Event,
-    keep_alive: KeepAlive | None,
-) -> None:
-    """Write what the session gets until it ends or an item closes it."""
-    loop = asyncio.get_running_loop()
+class _Answer:
+    """What the client gets if nothing else comes: the origin's, or a document's."""
 
-    def next_keep_alive() -> float | None:
-        # Up to a second early, as in Pushpin, so that not all streams fire together.
-        if keep_alive is None:
-            return None
-        return loop.time() + keep_alive.timeout - random.random()
+    def __init__(
+        self, origin: aiohttp.ClientResponse, instruction: Instruction
+    ) -> None:
+        self._origin = origin
+        self._instruction = instruction
+        self._replacement = instruction.replacement
+        self.status, self.reason = origin.status, origin.reason or ""
+        if self._replacement is not None:
+            self.status = self._replacement.code
+            self.reason = self._replacement.reason
+        if instruction.status is not None:
+            self.status, self.reason = instruction.status
 
-    due = next_keep_alive()
-    while True:
-        try:
-            async with asyncio.timeout_at(due):
-                await changed.wait()
-        except TimeoutError:
-            if keep_alive is not None:
-                await response.write(keep_alive.content)
-            due = next_keep_alive()
-            continue
-        changed.clear()
-        contents = [each for each in session.take() if isinstance(each, StreamContent)]
-        closing = False
-        data = bytearray()
-        for content in contents:
-            if content.action == "close":
-                closing = True
-                break
-            data += content.content
-        if data:
-            await response.write(data)
-            if keep_alive is not None and keep_alive.mode == "idle":
-                due = next_keep_alive()
-        if closing or session.ended:
+    def headers(self, *, held: bool) -> Headers:
+        """The headers for the client; those of a held answer have no length."""
+        exposed = self._instruction.expose_headers
+        if self._replacement is None:
+            return to_client(self._origin.headers.items(), held=held, exposed=exposed)
+        return to_client(self._replacement.headers, held=True, exposed=exposed)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises OriginError if it breaks off."""
+        if self._replacement is not None:
+            yield self._replacement.body
             return
-
-
-async def _chunks(origin: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The origin's body as it comes. Raises OriginError if it breaks off."""
-    try:
-        async for chunk in origin.content.iter_any():
+        async for chunk in chunks(self._origin):
             yield chunk
-    except (aiohttp.ClientError, TimeoutError) as exc:
-        raise OriginError(
-            f"Django broke off its answer: {exc or type(exc).__name__}. "
-            "Its log says why."
-        ) from exc
+
+    def close(self) -> None:
+        """Let go of the connection to the origin."""
+        self._origin.close()
+
+
+async def _first_item(
+    session: Session, changed: asyncio.Event, timeout: float
+) -> ResponseContent | None:
+    """Wait for an item; None if none came or the session became stale."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not session.stale and not session.ended:
+                for content in session.take():
+                    if isinstance(content, ResponseContent):
+                        return content
+                if not session.stale:
+                    await changed.wait()
+                    changed.clear()
+    except TimeoutError:
+        logger.debug("No item for a response hold within its timeout.")
+    return None
 
 
 def _cut(request: web.Request) -> Callable[[], None]:

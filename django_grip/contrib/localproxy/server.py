@@ -17,6 +17,7 @@ from django_grip.contrib.localproxy.addresses import Address
 from django_grip.contrib.localproxy.control import Control
 from django_grip.contrib.localproxy.hub import Counts, Hub
 from django_grip.contrib.localproxy.proxy import Proxy
+from django_grip.contrib.localproxy.sequencer import MESSAGE_WAIT
 from django_grip.contrib.localproxy.signing import Signer
 
 try:
@@ -44,7 +45,8 @@ class LocalProxy:
 
     Clients connect to `listen`, publishers to `control`; port 0 takes any free one,
     and after `start()` both attributes tell the real ones. With `key` (a shared
-    secret) requests to the origin are signed in the name of `iss`. Starts once.
+    secret) requests to the origin are signed in the name of `iss`. An item waits
+    `message_wait` seconds for the one before it. Starts once.
 
     Raises ValueError for a key that cannot sign.
     """
@@ -57,11 +59,12 @@ class LocalProxy:
         control: Address = Address("127.0.0.1", 5561),  # noqa: B008
         key: str | bytes | None = None,
         iss: str = "pushpin",
+        message_wait: float = MESSAGE_WAIT,
     ) -> None:
         self.upstream = upstream
         self.listen = listen
         self.control = control
-        self._hub = Hub()
+        self._hub = Hub(message_wait=message_wait)
         self._signer = None if key is None else Signer(key, iss)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

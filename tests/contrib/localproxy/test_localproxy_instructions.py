@@ -1,14 +1,24 @@
 import pytest
 
 from django_grip.contrib.localproxy.instructions import (
+    Channel,
+    Instruction,
     InstructionError,
+    KeepAlive,
+    Link,
+    Replacement,
+    parse_document,
     parse_instruction,
     split_list,
 )
 
 
 def channels(value):
-    return list(parse_instruction([("Grip-Channel", value)]).channels)
+    return names_of(parse_instruction([("Grip-Channel", value)]))
+
+
+def names_of(instruction):
+    return [channel.name for channel in instruction.channels]
 
 
 @pytest.mark.parametrize(
@@ -35,13 +45,13 @@ def test_channels_are_read_as_pushpin_reads_them(value, expected):
 
 def test_repeated_channel_headers_add_up():
     headers = [("Grip-Channel", "a"), ("grip-channel", "b, c")]
-    assert parse_instruction(headers).channels == ("a", "b", "c")
+    assert names_of(parse_instruction(headers)) == ["a", "b", "c"]
 
 
 def test_channels_beyond_twenty_are_left_out_and_named():
     names = [f"c{number}" for number in range(25)]
     instruction = parse_instruction([("Grip-Channel", ",".join(names))])
-    assert list(instruction.channels) == names[:20]
+    assert names_of(instruction) == names[:20]
     assert any("20" in feature for feature in instruction.ignored)
 
 
@@ -86,11 +96,13 @@ def test_keep_alive_timeout_and_mode():
         ("Grip-Keep-Alive", "a\\xg1; format=cstring"),
         ("Grip-Status", "1000"),
         ("Grip-Status", "ok"),
-        ("Content-Type", "application/grip-instruct; charset=utf-8"),
+        ("Grip-Link", "/next; rel=next"),
+        ("Grip-Link", "</a;b>; rel=next"),
+        ("Grip-Link", "</next>; rel=next; timeout=soon"),
     ],
 )
 def test_malformed_instruction_is_refused_with_its_value(name, value):
-    with pytest.raises(InstructionError, match=r"got|ends|grip-instruct"):
+    with pytest.raises(InstructionError, match=r"got|ends"):
         parse_instruction([(name, value)])
 
 
@@ -116,17 +128,80 @@ def test_status_has_a_reason_of_its_own_or_the_usual_one():
 
 
 def test_what_is_not_done_yet_is_named():
-    ignored = parse_instruction(
-        [
-            ("Grip-Channel", "a; prev-id=3; filter=skip-self"),
-            ("Grip-Link", "</next/>; rel=next"),
-        ]
-    ).ignored
-    assert ignored == (
-        "prev-id in Grip-Channel",
-        "filter skip-self in Grip-Channel",
-        "Grip-Link",
+    header = ("Grip-Channel", "a; filter=skip-self; filter=build-id")
+    assert parse_instruction([header]).ignored == ("filter build-id in Grip-Channel",)
+
+
+def test_channel_has_a_last_id_and_filters():
+    header = ("Grip-Channel", 'a; Prev-Id="7"; filter=skip-self;filter=require-sub, b')
+    assert parse_instruction([header]).channels == (
+        Channel(name="a", prev_id="7", filters=("skip-self", "require-sub")),
+        Channel(name="b"),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "link"),
+    [
+        ("</next/?a=%2C>; rel=next; timeout=7", Link(uri="/next/?a=%2C", timeout=7)),
+        ('<http://x/y>; rel="next"', Link(uri="http://x/y", timeout=120)),
+        ("</gone>; rel=gone", None),
+        ("</gone>; rel=gone, </next>; rel=next", Link(uri="/next")),
+        ("</bare>", None),
+    ],
+)
+def test_next_link_is_found(value, link):
+    assert parse_instruction([("Grip-Link", value)]).link == link
+
+
+def test_meta_are_unquoted():
+    header = ("Grip-Set-Meta", r'user="a, \"b\"", "x"=y')
+    assert parse_instruction([header]).meta == {"user": 'a, "b"', "x": "y"}
+
+
+INSTRUCT = [("Content-Type", "application/grip-instruct; charset=utf-8")]
+
+
+def test_document_says_all_that_headers_say():
+    body = b"""{"hold": {"mode": "stream", "timeout": 7, "meta": {"user": "bob"},
+        "channels": [{"name": "a,b;c", "prev-id": "7", "filters": ["skip-self"]}],
+        "keep-alive": {"content": "x", "content-bin": "Ogo=", "timeout": 20}},
+     "response": {"code": 203, "headers": [["X-A", "b"]], "body": "text"}}"""
+    headers = [*INSTRUCT, ("Grip-Link", "</next>; rel=next")]
+    instruction = parse_document(200, headers, body)
+    assert instruction == Instruction(
+        hold="stream",
+        channels=(Channel(name="a,b;c", prev_id="7", filters=("skip-self",)),),
+        timeout=7,
+        keep_alive=KeepAlive(content=b":\n", timeout=20, mode="interval"),
+        meta={"user": "bob"},
+        link=Link(uri="/next"),
+        replacement=Replacement(
+            code=203,
+            reason="Non-Authoritative Information",
+            headers=(("X-A", "b"),),
+            body=b"text",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (201, b"{}"),
+        (200, b"{"),
+        (200, b"[]"),
+        (200, b'{"hold": {}}'),
+        (200, b'{"hold": {"channels": [{"name": null}]}}'),
+        (200, b'{"hold": {"channels": [], "mode": "Stream"}}'),
+        (200, b'{"hold": {"channels": [], "timeout": -1}}'),
+        (200, b'{"response": {"body": null}}'),
+        (200, b'{"response": {"headers": [["a"]]}}'),
+    ],
+)
+def test_malformed_document_is_refused(status, body):
+    with pytest.raises(InstructionError):
+        parse_document(status, INSTRUCT, body)
 
 
 def test_list_split_leaves_out_what_is_empty():
