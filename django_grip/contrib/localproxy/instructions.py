@@ -8,13 +8,12 @@ See https://pushpin.org/docs/protocols/grip/
 from __future__ import annotations
 
 import binascii
-import json
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 from django_grip.contrib.localproxy.filters import FILTERS
 
@@ -25,8 +24,6 @@ RESPONSE_TIMEOUT = 55
 RESPONSE_TIMEOUT_MIN = 5
 KEEP_ALIVE_TIMEOUT = 55
 LINK_TIMEOUT = 120
-
-INSTRUCT_TYPE = "application/grip-instruct"
 
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[^x]|x|$)", re.DOTALL)
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
@@ -107,7 +104,7 @@ def parse_instruction(headers: Iterable[tuple[str, str]]) -> Instruction:
     for name, value in headers:
         values.setdefault(name.lower(), []).append(value)
 
-    hold = _hold(values)
+    hold = hold_of(_last(values, "grip-hold"))
     channels, ignored = _channels(values.get("grip-channel", []))
     if hold and _last(values, "content-encoding") not in (None, "", "identity"):
         raise InstructionError(
@@ -117,7 +114,7 @@ def parse_instruction(headers: Iterable[tuple[str, str]]) -> Instruction:
     return Instruction(
         hold=hold,
         channels=tuple(channels),
-        timeout=_timeout(_last(values, "grip-timeout")),
+        timeout=response_timeout(_last(values, "grip-timeout")),
         link=_link(values.get("grip-link", [])),
         meta=_meta(values.get("grip-set-meta", [])),
         keep_alive=_keep_alive(_last(values, "grip-keep-alive")),
@@ -127,113 +124,13 @@ def parse_instruction(headers: Iterable[tuple[str, str]]) -> Instruction:
     )
 
 
-def is_document(headers: Mapping[str, str]) -> bool:
-    """Whether the body, not only the headers, is an instruction."""
-    media_type = headers.get("Content-Type", "").partition(";")[0]
-    return media_type.strip().lower() == INSTRUCT_TYPE
-
-
-def parse_document(
-    status: int, headers: Iterable[tuple[str, str]], body: bytes
-) -> Instruction:
-    """Return what an application/grip-instruct answer asks for.
-
-    Link, status and exposed headers still come from the real headers. Raises
-    InstructionError where Pushpin answers 502.
-    """
-    instruction = parse_instruction(headers)
-    if status != 200:
-        raise InstructionError(f"{INSTRUCT_TYPE} needs the status 200; got {status}.")
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise InstructionError(f"The body of {INSTRUCT_TYPE} is not JSON.") from exc
-    document = _of_type(document, dict, "document")
-    instruction = replace(
-        instruction, replacement=_replacement(_member(document, "response", dict, {}))
-    )
-    if "hold" not in document:
-        return instruction
-    hold = _member(document, "hold", dict, {})
-    channels, ignored = _known(
-        [_document_channel(each) for each in _member(hold, "channels", list, None)]
-    )
-    meta = _member(hold, "meta", dict, {})
-    return replace(
-        instruction,
-        hold=_hold({"grip-hold": [_member(hold, "mode", str, "response")]}),
-        channels=tuple(channels),
-        timeout=_timeout(str(_member(hold, "timeout", int, RESPONSE_TIMEOUT))),
-        keep_alive=_document_keep_alive(hold),
-        meta={
-            name: _of_type(value, str, "value of meta") for name, value in meta.items()
-        },
-        ignored=tuple(ignored),
-    )
-
-
-def _of_type(value: Any, kind: type, what: str) -> Any:
-    if not isinstance(value, kind):
-        raise InstructionError(
-            f"A {what} of {INSTRUCT_TYPE} is a {kind.__name__}; got {value!r}."
-        )
-    return value
-
-
-def _member(found: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
-    return _of_type(found.get(key, default), kind, key)
-
-
-def _content(found: Mapping[str, Any], key: str) -> bytes:
-    if f"{key}-bin" in found:
-        return _lenient_base64(_member(found, f"{key}-bin", str, "").encode())
-    content: str = _member(found, key, str, "")
-    return content.encode("utf-8", "replace")
-
-
-def _document_channel(found: Any) -> Channel:
-    channel = _of_type(found, dict, "channel")
-    prev_id = _member(channel, "prev-id", str, "") if "prev-id" in channel else None
-    filters = _member(channel, "filters", list, [])
-    return Channel(
-        name=_member(channel, "name", str, None),
-        prev_id=prev_id,
-        filters=tuple(_of_type(name, str, "filter") for name in filters),
-    )
-
-
-def _document_keep_alive(hold: Mapping[str, Any]) -> KeepAlive | None:
-    if "keep-alive" not in hold:
-        return None
-    found = _member(hold, "keep-alive", dict, {})
-    timeout = _member(found, "timeout", int, KEEP_ALIVE_TIMEOUT)
-    return KeepAlive(
-        content=_content(found, "content"), timeout=max(timeout, 1), mode="interval"
-    )
-
-
-def _replacement(found: Mapping[str, Any]) -> Replacement:
-    headers = found.get("headers", {})
-    pairs = list(headers.items()) if isinstance(headers, dict) else headers
-    for pair in _of_type(pairs, list, "headers"):
-        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise InstructionError(f"A header is a pair of strings; got {pair!r}.")
-    code = _member(found, "code", int, 200)
-    return Replacement(
-        code=code,
-        reason=_member(found, "reason", str, "") or reason_phrase(code),
-        headers=tuple((name, value) for name, value in pairs),
-        body=_content(found, "body"),
-    )
-
-
 def _last(values: dict[str, list[str]], name: str) -> str | None:
     found = values.get(name)
     return found[-1].strip() if found else None
 
 
-def _hold(values: dict[str, list[str]]) -> Literal["response", "stream"] | None:
-    hold = _last(values, "grip-hold")
+def hold_of(hold: str | None) -> Literal["response", "stream"] | None:
+    """The kind of hold. Raises InstructionError for what is none."""
     if hold is None:
         return None
     if hold == "response":
@@ -262,10 +159,10 @@ def _channels(headers: list[str]) -> tuple[list[Channel], list[str]]:
                 name=name.strip(), prev_id=prev_id, filters=tuple(filters)
             )
             channels.setdefault(channel.name, channel)
-    return _known(list(channels.values()))
+    return known_channels(list(channels.values()))
 
 
-def _known(channels: list[Channel]) -> tuple[list[Channel], list[str]]:
+def known_channels(channels: list[Channel]) -> tuple[list[Channel], list[str]]:
     """The channels that count, and what of them this proxy cannot do."""
     ignored = [
         f"filter {name} in Grip-Channel"
@@ -342,7 +239,7 @@ def split_list(header: str) -> list[str]:
     return [element.strip() for element in elements if element.strip()]
 
 
-def _timeout(text: str | None) -> int:
+def response_timeout(text: str | None) -> int:
     if text is None:
         return RESPONSE_TIMEOUT
     return max(_seconds("Grip-Timeout", text), RESPONSE_TIMEOUT_MIN)
@@ -385,7 +282,7 @@ def _decoded(data: bytes, format_: str) -> bytes:
     if format_ == "cstring":
         return _ESCAPE.sub(_unescaped, data)
     if format_ == "base64":
-        return _lenient_base64(data)
+        return lenient_base64(data)
     raise InstructionError(
         "The format of Grip-Keep-Alive is 'raw', 'cstring' or 'base64'; "
         f"got {format_!r}."
@@ -405,7 +302,7 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
     return {b"\\": b"\\", b"r": b"\r", b"n": b"\n"}.get(escape, b"")
 
 
-def _lenient_base64(data: bytes) -> bytes:
+def lenient_base64(data: bytes) -> bytes:
     # Pushpin skips what is not base64 and bits that fill no byte.
     digits = _NOT_BASE64.sub(b"", data)
     if len(digits) % 4 == 1:

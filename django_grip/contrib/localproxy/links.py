@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
+from django_grip.contrib.localproxy.documents import is_document, parse_document
 from django_grip.contrib.localproxy.instructions import (
     Instruction,
     InstructionError,
-    is_document,
-    parse_document,
     parse_instruction,
 )
 from django_grip.contrib.localproxy.origin import Origin, OriginError, whole

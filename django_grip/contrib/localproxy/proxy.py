@@ -12,13 +12,12 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
+from django_grip.contrib.localproxy.documents import is_document, parse_document
 from django_grip.contrib.localproxy.headers import Headers, merged, to_client, to_origin
 from django_grip.contrib.localproxy.hub import Hub, Session
 from django_grip.contrib.localproxy.instructions import (
     Instruction,
     InstructionError,
-    is_document,
-    parse_document,
     parse_instruction,
     reason_phrase,
 )

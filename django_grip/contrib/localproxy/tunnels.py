@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import random
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,11 @@ from typing import Any
 from aiohttp import WSMessage, WSMsgType, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from django_grip.contrib.localproxy.headers import Headers, to_client, to_origin
+from django_grip.contrib.localproxy.handshakes import (
+    handshake_headers,
+    message_prefix,
+)
+from django_grip.contrib.localproxy.headers import to_client
 from django_grip.contrib.localproxy.hub import Hub, Session
 from django_grip.contrib.localproxy.instructions import CHANNELS_MAX, Channel
 from django_grip.contrib.localproxy.items import MessageContent
@@ -46,10 +49,6 @@ CLOSE_SECONDS = 5.0
 ANSWER_MAX = 1_000_000
 KEEP_ALIVE_MIN = 20
 
-# Of the client's handshake: what is said by the proxy, or about this connection only.
-_NOT_OF_EVENTS = frozenset(
-    ("accept", "content-length", "content-type", "sec-websocket-extensions")
-)
 _NOT_OF_HANDSHAKE = frozenset(
     (
         "connection-id",
@@ -438,49 +437,12 @@ class Tunnel:
         self._arrived.set()
 
 
-def handshake_headers(headers: Iterable[tuple[str, str]]) -> Headers:
-    """The headers of every request about a WebSocket, from those of its handshake.
-
-    Only the proxy may say who a connection is: Connection-Id and Meta-* of the client
-    are left out, in the spelling with `_` too, which WSGI does not tell apart.
-    """
-    kept = [
-        (name, value)
-        for name, value in to_origin(headers)
-        if name.lower() not in _NOT_OF_EVENTS
-        and not name.lower()
-        .replace("_", "-")
-        .startswith(("meta-", "connection-id", "content-bytes-"))
-    ]
-    return [
-        *kept,
-        ("Accept", CONTENT_TYPE),
-        ("Content-Type", CONTENT_TYPE),
-        ("Connection-Id", str(uuid.uuid4())),
-        ("Sec-WebSocket-Extensions", "grip"),
-    ]
-
-
 def _next_time(keep_alive: MessageKeepAlive | None) -> float | None:
     # Up to a second early, as in Pushpin, so that not all clients are sent to at once.
     if keep_alive is None:
         return None
     loop = asyncio.get_running_loop()
     return loop.time() + keep_alive.timeout - random.random()
-
-
-def message_prefix(extensions: str) -> bytes | None:
-    """What marks a message for the client; None without the grip extension."""
-    for extension in extensions.split(","):
-        name, *parameters = extension.split(";")
-        if name.strip() != "grip":
-            continue
-        for parameter in parameters:
-            key, _, value = parameter.strip().partition("=")
-            if key == "message-prefix":
-                return value.strip('"').encode()
-        return b"m:"
-    return None
 
 
 def message_keep_alive(message: Mapping[str, Any]) -> MessageKeepAlive | None:

@@ -1,5 +1,6 @@
 import pytest
 
+from django_grip.contrib.localproxy.documents import parse_document
 from django_grip.contrib.localproxy.instructions import (
     Channel,
     Instruction,
@@ -7,7 +8,6 @@ from django_grip.contrib.localproxy.instructions import (
     KeepAlive,
     Link,
     Replacement,
-    parse_document,
     parse_instruction,
     split_list,
 )
