@@ -296,8 +296,7 @@ def test_after_the_handshake_every_other_answer_ends_in_a_clean_close(answer, co
     assert answered(response) == [WebSocketEvent("CLOSE", close_content(code))]
 
 
-def test_an_exception_of_the_view_ends_in_a_clean_close(client, settings):
-    client.raise_request_exception = False
+def test_an_exception_of_the_view_ends_in_a_clean_close(settings):
     settings.ROOT_URLCONF = "tests.websocket_urls"
     response = GripClient(raise_request_exception=False).websocket(
         "/fails/", ("TEXT", "x")

@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import jwt
@@ -32,6 +33,10 @@ QUEUE_MAX = 100_000
 
 TIMEOUT = 5.0
 """Seconds for connecting, and for each read of the answer."""
+
+
+_Queued: TypeAlias = tuple[Delivery, str | None]
+"""A delivery, and why an item of it was left out (None: none was)."""
 
 
 class Publisher(BasePublisher):
@@ -84,7 +89,8 @@ class Sender:
         self.address = _address(proxy)
         self._endpoint = _Endpoint(proxy)
         self._interval = interval
-        self._queue: deque[tuple[Delivery, list[bytes]]] = deque()
+        self._queue: deque[tuple[_Queued, list[bytes]]] = deque()
+        self._sending: list[_Queued] = []
         self._waiting = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -92,16 +98,26 @@ class Sender:
         self._failed_items = 0
 
     def put(self, delivery: Delivery) -> None:
-        """Queue a delivery; it is reported when this proxy has answered."""
-        try:
-            parts = [_encode(item) for item in delivery.items]
-        except ValueError as exc:
-            delivery.report(self.address, str(exc))
+        """Queue a delivery; it is reported when this proxy has answered.
+
+        An item that no proxy would take is logged and left out; the delivery then
+        fails with that reason, and its other items are sent.
+        """
+        parts = []
+        left_out = None
+        for item in delivery.items:
+            try:
+                parts.append(_encode(item))
+            except ValueError as exc:
+                left_out = str(exc)
+                logger.error("Not published to %s: %s", self.address, left_out)
+        if not parts:
+            delivery.report(self.address, left_out)
             return
         with self._changed:
             refusal = self._refusal(len(parts))
             if refusal is None:
-                self._queue.append((delivery, parts))
+                self._queue.append(((delivery, left_out), parts))
                 self._waiting += len(parts)
                 if self._thread is None:
                     self._thread = threading.Thread(
@@ -112,7 +128,7 @@ class Sender:
                     self._thread.start()
                 self._changed.notify()
                 return
-        self._settle([delivery], refusal)
+        self._settle([(delivery, left_out)], refusal)
 
     def _refusal(self, items: int) -> str | None:
         if self._closing:
@@ -129,7 +145,9 @@ class Sender:
         if self._thread is not None:
             self._thread.join(max(0.0, until - time.monotonic()))
         with self._changed:
-            left = [delivery for delivery, _ in self._queue]
+            # What is on its way may arrive, but nobody will be there to hear of it.
+            left = self._sending + [queued for queued, _ in self._queue]
+            self._sending = []
             self._queue.clear()
             self._waiting = 0
         if left:
@@ -144,39 +162,42 @@ class Sender:
                 if not self._queue:
                     return
             self._sleep_until(next_at)
-            deliveries, bodies = self._take()
+            bodies = self._take()
             reason = None
             for body in bodies:
                 self._sleep_until(next_at)
                 reason = self._endpoint.post(body) or reason
                 next_at = time.monotonic() + self._interval
-            self._settle(deliveries, reason)
+            with self._changed:
+                sent, self._sending = self._sending, []
+            self._settle(sent, reason)
 
     @staticmethod
     def _sleep_until(moment: float) -> None:
         if (pause := moment - time.monotonic()) > 0:
             time.sleep(pause)
 
-    def _take(self) -> tuple[list[Delivery], list[bytes]]:
-        """The next deliveries that fit one body; a larger delivery is several."""
-        deliveries: list[Delivery] = []
+    def _take(self) -> list[bytes]:
+        """Begin sending what fits one body; a larger delivery is several bodies."""
         parts: list[bytes] = []
         size = 0
         with self._changed:
             while self._queue:
-                delivery, more = self._queue[0]
+                queued, more = self._queue[0]
                 more_size = sum(len(part) + 1 for part in more)
-                if deliveries and size + more_size > BODY_MAX:
+                if self._sending and size + more_size > BODY_MAX:
                     break
                 self._queue.popleft()
                 self._waiting -= len(more)
-                deliveries.append(delivery)
+                self._sending.append(queued)
                 parts += more
                 size += more_size
-        return deliveries, _bodies(parts)
+        return _bodies(parts)
 
-    def _settle(self, deliveries: list[Delivery], reason: str | None) -> None:
+    def _settle(self, settled: list[_Queued], reason: str | None) -> None:
         """Report, and say the beginning and the end of an outage once."""
+        if not settled:
+            return
         if reason is not None:
             if not self._failed_items:
                 logger.error(
@@ -185,7 +206,7 @@ class Sender:
                     self.address,
                     reason,
                 )
-            self._failed_items += sum(len(delivery.items) for delivery in deliveries)
+            self._failed_items += sum(len(delivery.items) for delivery, _ in settled)
         elif self._failed_items:
             logger.warning(
                 "Publishing to %s works again; %d items were not delivered.",
@@ -193,8 +214,8 @@ class Sender:
                 self._failed_items,
             )
             self._failed_items = 0
-        for delivery in deliveries:
-            delivery.report(self.address, reason)
+        for delivery, left_out in settled:
+            delivery.report(self.address, reason or left_out)
 
 
 class _Endpoint:

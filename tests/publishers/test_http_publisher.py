@@ -15,7 +15,7 @@ from django_grip.exceptions import PublishError
 from django_grip.items import make_item
 from django_grip.publishers import get_publisher
 from django_grip.signals import publish_failed, published
-from servers import ROOT, free_port
+from servers import ROOT, free_port, wait_until
 
 
 class ControlPort:
@@ -114,8 +114,7 @@ def test_fault_28_an_id_of_zero_is_an_id(control):
 def test_items_leave_in_order_and_what_waits_leaves_together(control):
     control.gate.clear()
     publish("room", text("0"))
-    while not control.times:
-        time.sleep(0.001)
+    wait_until(lambda: control.times, "the first POST arrives")
     for number in range(1, 50):
         publish("room", text(str(number)))
     control.gate.set()
@@ -154,6 +153,32 @@ def test_an_item_no_proxy_would_take_fails_alone(control):
         publish("room", text("x" * 1_000_000), blocking=True)
     publish("room", text("next"), blocking=True)
     assert control.contents == ["next"]
+
+
+def test_an_item_no_proxy_would_take_does_not_take_its_companions_along(
+    control, caplog
+):
+    items = [make_item("room", text(content)) for content in ("a", "x" * 10**6, "b")]
+    with pytest.raises(PublishError, match="for channel room"):
+        get_publisher().publish(items)
+    assert control.contents == ["a", "b"]
+    (record,) = caplog.records
+    assert "Not published" in record.getMessage()
+    assert "xxx" not in record.getMessage()
+
+
+def test_what_is_on_its_way_when_time_is_up_is_reported_once(control):
+    told = []
+    control.gate.clear()
+    publish("room", text("a"), callback=lambda ok, message: told.append(message))
+    wait_until(lambda: control.times, "the POST arrives")
+    publish("room", text("b"), callback=lambda ok, message: told.append(message))
+    publisher = get_publisher()
+    publisher.close(timeout=0.1)
+    assert told == [f"{control.url}: not sent before the process ended"] * 2
+    control.gate.set()
+    publisher._senders[0]._thread.join(5)
+    assert len(told) == 2
 
 
 def test_apublish_returns_when_accepted(control):
