@@ -7,6 +7,7 @@ from django_grip.holds import (
     set_hold_stream,
 )
 from django_grip.middleware import GripMiddleware
+from django_grip.pubcontrol import get_pubcontrol
 from django_grip.publishing import apublish, publish
 from django_grip.websocket import websocket_only
 
@@ -15,6 +16,7 @@ __all__ = [
     "GripInstruct",
     "GripMiddleware",
     "apublish",
+    "get_pubcontrol",
     "publish",
     "set_hold_longpoll",
     "set_hold_stream",

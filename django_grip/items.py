@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from pubcontrol import Format
@@ -19,6 +20,10 @@ class Item:
 
     `channel` includes GRIP_PREFIX. `formats` maps a format's name (`http-stream`,
     `http-response`, `ws-message`) to its fields, ready for JSON.
+
+    With `events` the publisher may join items of one channel that wait together: the
+    content of `ws-message` is then a JSON array, that of `http-stream` whole frames,
+    and no id comes twice.
     """
 
     channel: str
@@ -26,6 +31,20 @@ class Item:
     id: str | None = None
     prev_id: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    events: bool = False
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of content, in UTF-8.
+
+        Raises UnicodeEncodeError, a ValueError, for half a surrogate pair.
+        """
+        return sum(
+            len(value) if value.isascii() else len(value.encode())
+            for fields in self.formats.values()
+            for value in fields.values()
+            if isinstance(value, str)
+        )
 
     def export(self) -> dict[str, Any]:
         """The item object of `POST /publish/`. Absent ids are left out, never null."""

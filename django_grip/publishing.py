@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from django_grip import conf
-from django_grip.items import Formats, make_item
+from django_grip.exceptions import PublishError
+from django_grip.items import Formats, Item, make_item
 from django_grip.publishers import get_publisher
 from django_grip.publishers.base import Callback
 
@@ -32,12 +33,17 @@ def publish(
     item = make_item(
         conf.prefix() + channel, formats, id=id, prev_id=prev_id, meta=meta
     )
+    send(item, blocking=blocking, callback=callback)
+
+
+def send(item: Item, *, blocking: bool, callback: Callback | None) -> None:
+    """Publish an item that is made already. See publish()."""
     if not blocking:
         get_publisher().enqueue([item], callback)
         return
     try:
         get_publisher().publish([item])
-    except Exception as exc:
+    except PublishError as exc:
         if callback is not None:
             callback(False, str(exc))
         raise

@@ -1,11 +1,13 @@
 """The words of README and docs, done: each snippet runs."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import zmq
 
 from clients import EventStream, request
 from servers import ROOT, Process, answers, free_port, wait_until
@@ -75,8 +77,9 @@ class Project:
 
 
 ROUTE_ROOM = """# site_/urls.py
+from shop.metrics import metrics
 from shop.rooms import room
-urlpatterns += [path("room/", room)]
+urlpatterns += [path("room/", room), path("metrics/", metrics)]
 """
 
 
@@ -157,7 +160,7 @@ def test_the_page_on_publishing_by_hand_does_what_it_says(tutorial):
     lost = (
         "from shop import apps; from django_grip.publishers import get_publisher; "
         "from shop.models import Order; Order.objects.create(total=1); "
-        "get_publisher().close(); print('lost', apps.lost)"
+        "get_publisher().close(1); print('lost', apps.lost)"
     )
     settings = tutorial.directory / "dead.py"
     settings.write_text(
@@ -167,6 +170,35 @@ def test_the_page_on_publishing_by_hand_does_what_it_says(tutorial):
         f'python manage.py shell --settings=dead --verbosity=0 --command "{lost}"'
     )
     assert "lost 2" in output
+
+
+def test_the_counters_of_the_page_on_publishing_are_served(tutorial):
+    order = request(f"{tutorial.url}/orders/", "POST", {"status": "new", "total": 1})
+    assert order.status == 201
+    address = f"http://localhost:{tutorial.control_port}"
+    sent = re.compile(rf'^grip_sent{{proxy="{address}"}} [1-9]', re.MULTILINE)
+    wait_until(
+        lambda: sent.search(request(f"{tutorial.url}/metrics/").body.decode()),
+        "the counter shows what was sent",
+    )
+
+
+def test_the_publisher_of_the_page_on_publishing_hands_items_over(tutorial):
+    with zmq.Context() as context, context.socket(zmq.PULL) as receiver:
+        port = receiver.bind_to_random_port("tcp://127.0.0.1")
+        settings = (
+            "from site_.settings import *\n"
+            "GRIP_PUBLISHER = 'shop.zmq_publisher.Publisher'\n"
+            f"ZMQ_PUSH_URI = 'tcp://127.0.0.1:{port}'\n"
+        )
+        (tutorial.directory / "over_zmq.py").write_text(settings)
+        create = "from shop.models import Order; Order.objects.create(total=1)"
+        tutorial.run(
+            f'python manage.py shell --settings=over_zmq --verbosity=0 -c "{create}"'
+        )
+        frame = receiver.recv()
+    assert frame.startswith(b"J{")
+    assert json.loads(frame[1:])["channel"] == "shop.order"
 
 
 @pytest.fixture(scope="module")

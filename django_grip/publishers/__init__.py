@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from functools import cache
+import sys
+import threading
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -13,27 +15,72 @@ from django.utils.module_loading import import_string
 from django_grip import conf
 from django_grip.publishers.base import BasePublisher
 
+__all__ = ["BasePublisher", "close_publisher", "get_publisher"]
 
-@cache
+_active: BasePublisher | None = None
+_lock = threading.Lock()
+
+
 def get_publisher() -> BasePublisher:
     """The active publisher; built at the first call in each process."""
-    path = conf.publisher()
-    try:
-        publisher_class: type[BasePublisher] = import_string(path)
-    except ImportError as exc:
-        raise ImproperlyConfigured(
-            f"GRIP_PUBLISHER is {path!r}, which cannot be imported: {exc}"
-        ) from exc
-    return publisher_class()
+    publisher = _active
+    return _build() if publisher is None else publisher
+
+
+def close_publisher() -> None:
+    """Have the active publisher send what waits, and forget it.
+
+    It is called when the interpreter ends; call it yourself where a process ends
+    without that, by `os._exit()`. The next call of `get_publisher` builds anew.
+    """
+    global _active
+    with _lock:
+        publisher, _active = _active, None
+    if publisher is not None:
+        publisher.close()
+
+
+def _build() -> BasePublisher:
+    global _active
+    with _lock:
+        if _active is not None:
+            return _active
+        path = conf.publisher()
+        try:
+            publisher_class: type[BasePublisher] = import_string(path)
+        except ImportError as exc:
+            raise ImproperlyConfigured(
+                f"GRIP_PUBLISHER is {path!r}, which cannot be imported: {exc}"
+            ) from exc
+        _active = publisher_class()
+        _close_at_exit()
+        return _active
+
+
+def _close_at_exit() -> None:
+    atexit.unregister(close_publisher)
+    atexit.register(close_publisher)
+    # A child of multiprocessing skips atexit, and has this loaded.
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, close_publisher, exitpriority=10)
 
 
 @receiver(setting_changed, dispatch_uid="django_grip.publishers")
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting.startswith(("GRIP_", "PUBLISH_")):
-        if get_publisher.cache_info().currsize:
-            get_publisher().close()
-        get_publisher.cache_clear()
+        close_publisher()
 
 
-# A forked child has the parent's queues but not its threads: it starts afresh.
-os.register_at_fork(after_in_child=get_publisher.cache_clear)
+def _start_afresh() -> None:
+    """A forked child has the parent's queues, which are the parent's to send, and its
+    locks as they happened to be, but none of its threads.
+    """
+    global _active, _lock
+    _active = None
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_start_afresh)

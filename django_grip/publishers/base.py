@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from asgiref.sync import sync_to_async
+from django.dispatch import Signal
 
 from django_grip.exceptions import PublishError
 from django_grip.items import Item
@@ -38,19 +39,25 @@ class BasePublisher(ABC):
         `callback(ok, message)` is told the outcome once. What cannot be delivered is
         logged and signalled by `publish_failed`.
         """
-        delivery = Delivery(type(self), items, callback=callback)
+        delivery = Delivery(type(self), items, teller(callback))
         try:
             self.publish(items)
         except PublishError as exc:
             for address, reason in exc.failures.items():
                 logger.error("Publishing to %s failed: %s", address, reason)
-                delivery.expect(address)
-                delivery.report(address, reason)
+                delivery.expect(address).give_up(reason)
         delivery.close()
 
     async def apublish(self, items: Sequence[Item]) -> None:
         """See publish()."""
         await sync_to_async(self.publish, thread_sensitive=False)(items)
+
+    def counters(self) -> dict[str, dict[str, float]]:
+        """What an exporter reads, for each server: `{address: {name: value}}`."""
+        return {}
+
+    def wait_all_sent(self) -> None:
+        """Return when nothing waits any more."""
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most `timeout` seconds."""
@@ -59,69 +66,123 @@ class BasePublisher(ABC):
 class Delivery:
     """What becomes of the items of one call, server by server.
 
-    `expect` each server, then `close`; each server `report`s once. When the last has
-    reported, the callback is told, and `wait` returns. Thread-safe.
+    `expect` each server, then `close`. When the last share is settled, `done` is told
+    the failures: `{address: reason}`. Thread-safe.
     """
 
     def __init__(
         self,
         publisher: type[BasePublisher],
         items: Sequence[Item],
-        *,
-        callback: Callback | None = None,
+        done: Callable[[Mapping[str, str]], object] | None = None,
     ) -> None:
         self.items = items
         self.failures: dict[str, str] = {}
+        self.lock = threading.Lock()
         self._publisher = publisher
-        self._callback = callback
+        self._done = done
         self._open = 1
-        self._lock = threading.Lock()
-        self._done = threading.Event()
 
-    def expect(self, address: str) -> None:
-        """One more server will report."""
-        with self._lock:
+    def expect(self, address: str) -> Share:
+        """One more server will have a share in this."""
+        with self.lock:
             self._open += 1
-
-    def report(self, address: str, reason: str | None) -> None:
-        """The server at `address` accepted (reason None) or will not get the items."""
-        if reason is None:
-            self._signal(published, address=address)
-        else:
-            with self._lock:
-                self.failures[address] = reason
-            self._signal(publish_failed, address=address, reason=reason)
-        self.close()
+        return Share(self, address)
 
     def close(self) -> None:
         """No further server will be expected by this caller."""
-        with self._lock:
+        with self.lock:
             self._open -= 1
             if self._open:
                 return
-        self._done.set()
-        if self._callback is not None:
-            message = str(PublishError(self.failures)) if self.failures else ""
-            try:
-                self._callback(not self.failures, message)
-            except Exception:
-                # A boundary: the callback is the user's, the thread is everybody's.
-                logger.exception("The callback of a publish raised.")
+        if self._done is not None:
+            self._done(self.failures)
 
-    def wait(self) -> None:
-        """Return when every server has reported. Raises PublishError for failures."""
-        self._done.wait()
-        if self.failures:
-            raise PublishError(self.failures)
+    def report(self, address: str, reasons: Mapping[int, str | None]) -> None:
+        """Signal what the server accepted and what it did not, and why."""
+        outcomes: dict[str | None, list[Item]] = {}
+        for index, item in enumerate(self.items):
+            outcomes.setdefault(reasons[index], []).append(item)
+        for reason, items in outcomes.items():
+            if reason is None:
+                self._signal(published, items=items, address=address)
+            else:
+                self._signal(
+                    publish_failed, items=items, address=address, reason=reason
+                )
+                if len(items) < len(self.items):
+                    reason = f"{len(items)} of {len(self.items)} items: {reason}"
+                with self.lock:
+                    self.failures.setdefault(address, reason)
+        self.close()
 
-    def _signal(self, signal: object, **named: object) -> None:
-        responses = signal.send_robust(  # type: ignore[attr-defined]
-            sender=self._publisher, items=self.items, **named
-        )
-        for receiver, response in responses:
+    def _signal(self, signal: Signal, **named: object) -> None:
+        for receiver, response in signal.send_robust(sender=self._publisher, **named):
             if isinstance(response, Exception):
                 logger.error(
                     "A receiver of a publisher's signal raised: %r",
                     receiver,
                     exc_info=response,
                 )
+
+
+class Share:
+    """What one server still has to say about the items of a delivery."""
+
+    __slots__ = ("_delivery", "_reasons", "address")
+
+    def __init__(self, delivery: Delivery, address: str) -> None:
+        self.address = address
+        self._delivery = delivery
+        self._reasons: dict[int, str | None] = {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the outcome of every item is known."""
+        return len(self._reasons) == len(self._delivery.items)
+
+    def settle(self, index: int, reason: str | None = None) -> bool:
+        """The server accepted item `index` (reason None), or will not get it.
+
+        Returns whether that was news: what comes after `give_up` is not.
+        """
+        with self._delivery.lock:
+            if self.is_settled:
+                return False
+            self._reasons[index] = reason
+            if not self.is_settled:
+                return True
+        self._delivery.report(self.address, self._reasons)
+        return True
+
+    def give_up(self, reason: str) -> int:
+        """The server will not get the items whose outcome is not known yet.
+
+        Returns how many that are.
+        """
+        with self._delivery.lock:
+            given_up = len(self._delivery.items) - len(self._reasons)
+            if not given_up:
+                return 0
+            for index in range(len(self._delivery.items)):
+                self._reasons.setdefault(index, reason)
+        self._delivery.report(self.address, self._reasons)
+        return given_up
+
+
+def teller(
+    callback: Callback | None,
+) -> Callable[[Mapping[str, str]], object] | None:
+    """What tells the user's callback, and logs what it raises."""
+    if callback is None:
+        return None
+
+    def tell(failures: Mapping[str, str]) -> None:
+        message = str(PublishError(failures)) if failures else ""
+        try:
+            callback(not failures, message)
+        except Exception:
+            # A boundary: the callback is the user's, the thread is everybody's.
+            logger.exception("The callback of a publish raised.")
+
+    return tell

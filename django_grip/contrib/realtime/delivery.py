@@ -144,6 +144,8 @@ def _items(stream: ModelStream, notice: Notice) -> list[Item]:
                 Item(
                     channel=prefix + channel,
                     formats={"http-stream": {"content": content}},
+                    id=id,
+                    events=True,
                 )
             )
     return items

@@ -1,0 +1,394 @@
+"""Sender: the queue of one proxy, and the thread that empties it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from django_grip.proxies import Proxy
+from django_grip.publishers.base import Delivery, Share, logger
+from django_grip.publishers.batches import (
+    BODY_MAX,
+    Entry,
+    Part,
+    grouped,
+    leading,
+    pack,
+    post_body,
+)
+from django_grip.publishers.endpoint import Answer, Endpoint
+from django_grip.publishers.slot import Slot
+
+QUEUE_MAX = 100_000
+"""Items that may wait for one proxy. What no longer fits is refused, and says so: what
+waits already is nearer to its clients."""
+
+QUEUE_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of content that may wait for one proxy."""
+
+RETRY_FOR = 60.0
+"""Seconds after which an item is given up: Pushpin knows the ids it has seen for 60 s,
+so a later repetition could be shown twice."""
+
+PATIENCE = 5.0
+"""Seconds for which a blocking publish waits."""
+
+BACK_OFF = (0.1, 5.0)
+"""Seconds before the first repetition, doubled for each further one; and the most."""
+
+
+class Sender:
+    """Publishes to one proxy, in the order of the calls.
+
+    Nagle-like: items leave at once when the last answer is more than `interval`
+    seconds old, else they wait and leave together in one POST.
+    """
+
+    def __init__(self, proxy: Proxy, interval: float) -> None:
+        self._endpoint = Endpoint(proxy)
+        self.address = self._endpoint.address
+        self._slot = Slot(self.address, interval)
+        self._changed = threading.Condition()
+        # The rest is guarded by it. What waits is in `_queue` or, older, packed and
+        # perhaps on its way in `_parts`.
+        self._thread: threading.Thread | None = None
+        self._queue: deque[Entry] = deque()
+        self._parts: deque[Part] = deque()
+        self._suspects = 0
+        self._close_at: float | None = None
+        self._is_closed = False
+        self._count = self._bytes = 0
+        self._sent = self._merged = self._retried = self._dropped = 0
+        self._is_refusing = False
+        self._down_since: float | None = None
+        self._down_reason = ""
+        self._dropped_before = 0
+        self._attempts = 0
+        self._retry_at = 0.0
+
+    # What callers call.
+
+    def put(self, delivery: Delivery, *, blocking: bool = False) -> Share:
+        """Queue the items of a delivery; its share is settled as they are answered."""
+        share = delivery.expect(self.address)
+        now = time.monotonic()
+        entries = []
+        size = 0
+        for index, item in enumerate(delivery.items):
+            entry = Entry(item, share, index, now, blocking)
+            try:
+                size += item.size
+            except ValueError as exc:
+                self._report_bad([entry], str(exc))
+            else:
+                entries.append(entry)
+        with self._changed:
+            refusal = self._refusal(len(entries), size, now, blocking)
+            if refusal is None:
+                self._queue += entries
+                self._count += len(entries)
+                self._bytes += size
+                self._changed.notify_all()
+        if refusal is not None:
+            self._refuse(entries, refusal)
+        elif self._is_refusing:
+            self._is_refusing = False
+            logger.warning("Items for %s are queued again.", self.address)
+        return share
+
+    def withdraw(self, share: Share) -> None:
+        """Give up what was not accepted in time, of a share somebody waits for."""
+        reason = f"not accepted within {PATIENCE:g} s"
+        with self._changed:
+            if self._down_since is not None:
+                reason += f": {self._down_reason}"
+        dropped = share.give_up(reason)
+        with self._changed:
+            self._dropped += dropped
+
+    def is_current(self) -> bool:
+        """Whether the caller is on the sender's own thread."""
+        return threading.current_thread() is self._thread
+
+    def wait_all_sent(self) -> None:
+        """Return when nothing waits and nothing is on its way."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count)
+
+    def counters(self) -> dict[str, float]:
+        """See BasePublisher.counters()."""
+        with self._changed:
+            waiting = [part.entries[0].since for part in self._parts]
+            if self._queue:
+                waiting.append(self._queue[0].since)
+            return {
+                "queued": self._count,
+                "sent": self._sent,
+                "merged": self._merged,
+                "retried": self._retried,
+                "dropped": self._dropped,
+                "oldest_age": time.monotonic() - min(waiting) if waiting else 0.0,
+            }
+
+    def begin_close(self, until: float) -> None:
+        """Take nothing more, and stop when the queue is empty or at `until`."""
+        with self._changed:
+            self._close_at = until
+            self._changed.notify_all()
+
+    def close(self, until: float) -> None:
+        """Wait for the end, until `until` on the monotonic clock; report what is left.
+
+        `begin_close` comes first.
+        """
+        with self._changed:
+            thread = self._thread
+        if thread is not None and not self.is_current():
+            thread.join(max(0.0, until - time.monotonic()))
+        with self._changed:
+            # What is on its way may arrive, but nobody will be there to hear of it.
+            left = [entry for part in self._parts for entry in part.entries]
+            left += self._queue
+            self._is_closed = True
+            self._parts.clear()
+            self._queue.clear()
+        if left:
+            reason = "not sent before the publisher was closed"
+            logger.error("%d items for %s: %s.", len(left), self.address, reason)
+            self._settle(left, reason)
+            self._leave(left)
+
+    def _refusal(self, items: int, size: int, now: float, blocking: bool) -> str | None:
+        """Why items cannot be queued, or None; the thread is started if need be."""
+        if self._close_at is not None:
+            return "the publisher was closed"
+        if self._count and (
+            self._count + items > QUEUE_MAX or self._bytes + size > QUEUE_BYTES_MAX
+        ):
+            return (
+                f"{self._count:,} items of {self._bytes:,} bytes wait already (limits "
+                f"{QUEUE_MAX:,} and {QUEUE_BYTES_MAX:,})"
+            )
+        if (
+            blocking
+            and self._down_since is not None
+            and now - self._down_since > PATIENCE
+            and now < self._retry_at
+        ):
+            return self._down_reason
+        if self._thread is None:
+            thread = threading.Thread(
+                target=self._run, name=f"grip-sender {self.address}", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError as exc:
+                return f"the interpreter ends: {exc}"
+            self._thread = thread
+        return None
+
+    def _refuse(self, entries: list[Entry], reason: str) -> None:
+        if not self._is_refusing and self._down_since is None:
+            self._is_refusing = True
+            logger.error(
+                "Items for %s are refused: %s. Until that ends further ones are "
+                "counted, and signalled by publish_failed.",
+                self.address,
+                reason,
+            )
+        self._settle(entries, reason)
+
+    # What the thread does.
+
+    def _run(self) -> None:
+        while self._wait_for_work() and self._wait_for_slot():
+            if batch := self._take():
+                self._post(batch)
+        self._endpoint.close()
+        self._slot.close()
+
+    def _wait_for_work(self) -> bool:
+        """Wait until something may be sent. False: the publisher is closed."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                pause = None
+                if self._close_at is not None and now >= self._close_at:
+                    return False
+                if self._queue or self._parts:
+                    pause = self._retry_at - now
+                    if pause <= 0:
+                        return True
+                elif self._close_at is not None:
+                    return False
+                self._changed.wait(pause)
+
+    def _wait_for_slot(self) -> bool:
+        while (pause := self._slot.take()) > 0:
+            if self._close_at is not None and time.monotonic() >= self._close_at:
+                return False
+            time.sleep(pause)
+        return True
+
+    def _take(self) -> list[Part]:
+        """The batch to send now. It stays in `_parts` until it is answered."""
+        self._weed()
+        with self._changed:
+            room = BODY_MAX - sum(len(part.body) for part in self._parts)
+            entries = []
+            while self._queue and room > 0:
+                entries.append(self._queue.popleft())
+                room -= entries[-1].item.size
+        parts = []
+        for group in grouped(entries):
+            try:
+                parts.append(pack(group))
+            except ValueError as exc:
+                self._report_bad(group, str(exc))
+                self._leave(group)
+        with self._changed:
+            self._parts += parts
+            # One of the suspects spoils a batch: half of them shows in which half.
+            most = max(1, self._suspects // 2) if self._suspects else len(self._parts)
+            return leading(self._parts, most)
+
+    def _weed(self) -> None:
+        """Take out what is too old, and what nobody waits for any more."""
+        with self._changed:
+            expired = time.monotonic() - RETRY_FOR
+            out = []
+            for part in list(self._parts):
+                if part.entries[0].since < expired or part.is_settled:
+                    self._parts.remove(part)
+                    self._suspects = 0
+                    out += part.entries
+            while self._queue and (
+                self._queue[0].since < expired or self._queue[0].share.is_settled
+            ):
+                out.append(self._queue.popleft())
+        if out:
+            self._settle(out, f"given up after {RETRY_FOR:g} s: {self._down_reason}")
+            self._leave(out)
+
+    def _post(self, batch: list[Part]) -> None:
+        answer = self._endpoint.post(post_body(batch))
+        self._slot.leave()
+        if answer.is_bad_batch and len(batch) > 1:
+            self._recover()
+            self._suspects = len(batch)
+        elif answer.is_bad_batch and len(batch[0].entries) > 1:
+            self._recover()
+            self._replace(batch[0], [pack([entry]) for entry in batch[0].entries])
+        elif answer.is_transient:
+            self._suffer(answer)
+        else:
+            self._conclude(batch, answer)
+
+    def _replace(self, part: Part, parts: list[Part]) -> None:
+        with self._changed:
+            if not self._is_closed:
+                self._parts.popleft()
+                self._parts.extendleft(reversed(parts))
+                self._suspects = len(parts)
+
+    def _conclude(self, batch: list[Part], answer: Answer) -> None:
+        """Report a batch that was accepted, or never will be."""
+        with self._changed:
+            if self._is_closed:
+                return
+            for _ in batch:
+                self._parts.popleft()
+            self._suspects = max(0, self._suspects - len(batch))
+        entries = [entry for part in batch for entry in part.entries]
+        if answer.is_accepted:
+            self._recover()
+            self._merged += len(entries) - len(batch)
+            self._settle(entries, None)
+        elif answer.is_bad_batch:
+            self._recover()
+            self._suspects = 0
+            self._report_bad(entries, answer.reason)
+        else:
+            self._say_down(answer.reason)
+            self._settle(entries, answer.reason)
+        self._leave(entries)
+
+    def _suffer(self, answer: Answer) -> None:
+        """The same bytes again, a little later each time."""
+        self._say_down(answer.reason)
+        first, most = BACK_OFF
+        pause = min(most, first * 2 ** min(self._attempts, 10))
+        now = time.monotonic()
+        with self._changed:
+            self._attempts += 1
+            self._retried += 1
+            self._retry_at = now + pause * random.uniform(0.5, 1)
+            if self._down_since is None or now - self._down_since < PATIENCE:
+                return
+            waited_for = [
+                entry
+                for entries in [*(part.entries for part in self._parts), self._queue]
+                for entry in entries
+                if entry.alone
+            ]
+        self._settle(waited_for, answer.reason)
+
+    def _say_down(self, reason: str) -> None:
+        with self._changed:
+            self._down_reason = reason
+            if self._down_since is not None:
+                return
+            self._down_since = time.monotonic()
+            self._dropped_before = self._dropped
+        logger.error(
+            "Publishing to %s failed: %s. It is tried again until items are %g s old. "
+            "Further failures are counted, and signalled by publish_failed.",
+            self.address,
+            reason,
+            RETRY_FOR,
+        )
+
+    def _recover(self) -> None:
+        with self._changed:
+            self._attempts = 0
+            self._retry_at = 0.0
+            if self._down_since is None:
+                return
+            self._down_since = None
+            dropped = self._dropped - self._dropped_before
+        logger.warning(
+            "Publishing to %s works again; %d items were not delivered.",
+            self.address,
+            dropped,
+        )
+
+    def _report_bad(self, entries: list[Entry], reason: str) -> None:
+        """Items that no proxy takes, each said once."""
+        for entry in entries:
+            logger.error(
+                "Not published to %s on channel %s: %s",
+                self.address,
+                entry.item.channel,
+                reason,
+            )
+        self._settle(entries, reason)
+
+    def _settle(self, entries: Sequence[Entry], reason: str | None) -> None:
+        """Tell the deliveries, and count what they had not given up themselves."""
+        heard = sum(entry.share.settle(entry.index, reason) for entry in entries)
+        with self._changed:
+            if reason is None:
+                self._sent += heard
+            else:
+                self._dropped += heard
+
+    def _leave(self, entries: Sequence[Entry]) -> None:
+        """Entries wait no more."""
+        with self._changed:
+            self._count -= len(entries)
+            self._bytes -= sum(entry.item.size for entry in entries)
+            if not self._count:
+                self._changed.notify_all()
