@@ -1,7 +1,7 @@
 # The verbs of this project. CI calls the same ones.
 PYTHON ?= python3
 BIN := .venv/bin
-SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver postgresql
+SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver postgresql nginx-light
 
 .PHONY: help demo test matrix lint format system clean
 
@@ -11,7 +11,7 @@ help:
 	@echo "make matrix   the suite on every supported Python and Django (tox)"
 	@echo "make lint     ruff, mypy --strict, import directions"
 	@echo "make format   ruff format and its safe fixes"
-	@echo "make system   Pushpin, Chromium and PostgreSQL from Debian's packages"
+	@echo "make system   Pushpin, Chromium, PostgreSQL and nginx from Debian's packages"
 
 # Made again whenever the metadata changes; else a second run starts at once.
 .venv/installed: pyproject.toml

@@ -19,5 +19,6 @@ class DjangoGripConfig(AppConfig):
         """Wire the checks."""
         register(checks.check_middleware)
         register(checks.check_proxies)
+        register(checks.check_clear_text)
         register(checks.check_publisher)
         register(checks.check_visible_key, deploy=True)

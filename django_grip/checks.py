@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -64,6 +66,37 @@ def check_visible_key(**kwargs: Any) -> list[CheckMessage]:
             id="django_grip.W002",
         )
     ]
+
+
+def check_clear_text(**kwargs: Any) -> list[CheckMessage]:
+    """W003: publishing across the internet without TLS."""
+    try:
+        servers = (*proxies.configured(), *proxies.publish_servers())
+    except ImproperlyConfigured:
+        return []  # E002 says so.
+    hosts = {
+        urlsplit(server.control_uri).hostname or ""
+        for server in servers
+        if server.control_uri and server.control_uri.startswith("http://")
+    }
+    return [
+        Warning(
+            f"Publishes go to {host} by http://, and that is a public address: anyone "
+            "on the way can read them, take the key and publish to everybody.",
+            hint="Use https://, or an address on loopback or a private network; "
+            "there, let only Django reach the control port (5561).",
+            id="django_grip.W003",
+        )
+        for host in sorted(hosts)
+        if _is_public(host)
+    ]
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return False  # A name: grip_check looks it up, a check must not.
 
 
 def check_publisher(**kwargs: Any) -> list[CheckMessage]:

@@ -15,7 +15,7 @@ from django.http.response import (
     HttpResponseForbidden,
 )
 
-from django_grip import conf, headers, proxies
+from django_grip import conf, headers, proxies, roundtrip
 from django_grip.holds import GripData, GripInstruct
 from django_grip.websocket import WebSocketContext, is_foreign
 from django_grip.websocket_events import CONTENT_TYPE, WebSocketEvent, decode, encode
@@ -73,11 +73,17 @@ class GripMiddleware:
         request.wscontext = None  # type: ignore[attr-defined]
         request.grip_proxied = proxied  # type: ignore[attr-defined]
         request.grip_signed = signed  # type: ignore[attr-defined]
-        if not proxied and proxies.is_expected():
-            return None
         if token:
+            if roundtrip.META_KEY in meta:
+                answer = _seen(request, token)
+                if answer is not None:
+                    return answer
+            if not proxied and proxies.is_expected():
+                return None
             # The proxy decodes and holds: a compressed answer could not be continued.
             meta.pop("HTTP_ACCEPT_ENCODING", None)
+        elif proxies.is_expected():
+            return None
         if features := meta.get("HTTP_GRIP_FEATURE"):
             grip.features = headers.parse_features(features)
         if last := meta.get("HTTP_GRIP_LAST"):
@@ -169,6 +175,29 @@ def _is_text(events: list[WebSocketEvent]) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _seen(request: HttpRequest, token: str) -> HttpResponse | None:
+    """The answer to `manage.py grip_check`; None if it was not that who asked."""
+    channel = roundtrip.read_token(request.META[roundtrip.META_KEY])
+    if channel is None:
+        return None
+    grip: GripData = request.grip  # type: ignore[attr-defined]
+    sighting = roundtrip.see(
+        conf.prefix() + channel,
+        token,
+        trust=(grip.proxied, grip.signed),
+        verifiers=proxies.verifiers(),
+        features=headers.parse_features(request.META.get("HTTP_GRIP_FEATURE", "")),
+    )
+    response = HttpResponse(sighting.line(), content_type="text/plain")
+    response["Cache-Control"] = "no-store, no-transform"
+    if grip.proxied:
+        instruct = grip.start_instruct()
+        instruct.add_channel(channel)
+        instruct.set_hold_stream()
+        _apply(instruct, response)
+    return response
 
 
 def _apply(instruct: GripInstruct, response: HttpResponseBase) -> None:

@@ -113,17 +113,17 @@ def _proxy(entry: Any) -> Proxy:
 
 
 @cache
-def _verifiers() -> tuple[tuple[str | bytes, str, str | None], ...]:
+def verifiers() -> tuple[tuple[str | bytes, str, str | None], ...]:
     """(key, algorithm, issuer) of everything that may have signed a request."""
-    verifiers = [
+    found = [
         (proxy.verify_key, _algorithm(proxy.verify_key), proxy.verify_iss)
         for proxy in configured()
         if proxy.verify_key is not None
     ]
     key = conf.verify_key()
-    if key is not None and not verifiers:
-        verifiers.append((key, _algorithm(key), None))
-    return tuple(verifiers)
+    if key is not None and not found:
+        found.append((key, _algorithm(key), None))
+    return tuple(found)
 
 
 def _algorithm(key: str | bytes) -> str:
@@ -154,7 +154,7 @@ def is_expected() -> bool:
 
     If not, holds are answered to everyone, as django-grip 3.5.2 does.
     """
-    return bool(configured()) or bool(_verifiers())
+    return bool(configured()) or bool(verifiers())
 
 
 def trust(token: str | None) -> tuple[bool, bool]:
@@ -166,21 +166,21 @@ def trust(token: str | None) -> tuple[bool, bool]:
     """
     if not token:
         return False, False
-    verifiers = _verifiers()
-    if not verifiers:
+    known = verifiers()
+    if not known:
         return bool(configured()), False
-    signed = _is_signed(token, verifiers)
+    signed = _is_signed(token, known)
     return signed, signed
 
 
 def _is_signed(
-    token: str, verifiers: tuple[tuple[str | bytes, str, str | None], ...]
+    token: str, known: tuple[tuple[str | bytes, str, str | None], ...]
 ) -> bool:
     until = _verified.get(token)
     if until is not None and time.time() < until:
         return True
     reasons = []
-    for key, algorithm, issuer in verifiers:
+    for key, algorithm, issuer in known:
         try:
             claims = jwt.decode(
                 token,
@@ -207,5 +207,5 @@ def _forget(*, setting: str, **kwargs: object) -> None:
     if setting.startswith("GRIP_"):
         configured.cache_clear()
         is_expected.cache_clear()
-        _verifiers.cache_clear()
+        verifiers.cache_clear()
         _verified.clear()

@@ -17,6 +17,7 @@ from servers import Site
 
 PARTS = {
     "pushpin": lambda: not Pushpin.missing(),
+    "nginx": lambda: bool(shutil.which("nginx")),
     "chromium": lambda: bool(shutil.which("chromium") and shutil.which("chromedriver")),
 }
 

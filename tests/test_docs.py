@@ -1,16 +1,27 @@
 """The words of README and docs, done: each snippet runs."""
 
+import configparser
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
+from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 import zmq
+from django.core.management import BaseCommand, load_command_class
 
 from clients import EventStream, request
-from servers import ROOT, Process, answers, free_port, wait_until
+from django_grip import proxies
+from django_grip.management import findings
+from django_grip.publishers.endpoint import Endpoint
+from pushpin import INSTALLED_CONFIG, Pushpin
+from servers import ROOT, Process, SeedSite, answers, free_port, wait_until
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -296,3 +307,149 @@ def test_every_setting_and_check_is_in_the_reference():
     for id in ids:
         assert f"`{id}`" in checks, id
     assert set(re.findall(r"`([a-z_]+\.[EW]\d{3})`", checks)) == set(ids)
+
+
+# The pages for operators.
+
+
+def sections(block):
+    """An ini block as {(section, name): value}."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str
+    parser.read_string(block)
+    return {
+        (s, name): value for s in parser.sections() for name, value in parser.items(s)
+    }
+
+
+@pytest.mark.pushpin
+def test_the_page_on_pushpin_ends_with_what_the_command_says(tmp_path):
+    page = "docs/how-to/pushpin.md"
+    lines = sections(blocks(page, "ini")[0])
+    assert lines.keys() <= sections(INSTALLED_CONFIG.read_text()).keys()
+    key = lines.pop(("proxy", "sig_key"))
+    own = {"http_port", "push_in_http_addr"}  # The addresses are the test's.
+    site = SeedSite(tmp_path, proxy=None)
+    block = blocks(page, "python")[0]
+    (tmp_path / "of_the_page.py").write_text(
+        "from seed_settings import *\n\nGRIP_URL = None\n\n"
+        + block.replace("localhost:5561", f"127.0.0.1:{site.control_port}")
+    )
+    site.env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    site.env |= {"DJANGO_SETTINGS_MODULE": "of_the_page", "GRIP_KEY": key}
+    pushpin = Pushpin(
+        tmp_path / "pushpin",
+        upstream=f"127.0.0.1:{site.django_port}",
+        http_port=site.port,
+        control_port=site.control_port,
+        key=key,
+        settings={name: lines[_, name] for _, name in lines if name not in own},
+    )
+    site.start_django()
+    try:
+        with pushpin:
+            output = site.manage("grip_check", f"--url={site.url}/")
+    finally:
+        site.stop_django()
+    output = output.replace(site.url, "https://example.com")
+    output = output.replace(pushpin.control_url, "http://localhost:5561")
+    _, _, sample = blocks(page, "console")[-1].partition("\n")
+    assert re.sub(r"\d+ ms", "N ms", output) == re.sub(r"\d+ ms", "N ms", sample)
+
+
+def test_several_pushpins_are_several_proxies(settings, monkeypatch):
+    settings.GRIP_URL = None
+    monkeypatch.setenv("GRIP_KEY", "a-secret-of-the-tests-of-32-bytes-or-more")
+    first, several = blocks("docs/how-to/pushpin.md", "python")
+    for block, count in [(first, 1), (first + several, 2)]:
+        namespace = {}
+        exec(block, namespace)
+        settings.GRIP_PROXIES = namespace["GRIP_PROXIES"]
+        assert len(proxies.configured()) == count
+    assert namespace["SECURE_PROXY_SSL_HEADER"][1] == "https"
+
+
+@pytest.mark.nginx
+def test_nginx_takes_its_configuration(tmp_path):
+    (block,) = blocks("docs/how-to/pushpin.md", "nginx")
+    block = block.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    own = "".join(f"{kind}_temp_path {tmp_path}/{kind}; " for kind in kinds)
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"error_log {tmp_path}/error.log; pid {tmp_path}/pid; events {{}} "
+        f"http {{ access_log off; {own} {block} }}"
+    )
+    subprocess.run(["nginx", "-t", "-p", tmp_path, "-c", config], check=True)
+
+
+def test_the_units_of_systemd_have_the_usual_parts():
+    _, *units = blocks("docs/how-to/pushpin.md", "ini")
+    for unit in units:
+        assert {s for s, _ in sections(unit)} <= {"Unit", "Service", "Install"}
+    assert sections(units[0])["Service", "LimitNOFILE"] == "65536"
+    command = sections(units[1])["Service", "ExecStart"].split()
+    assert [Path(command[0]).name, command[3]] == ["gunicorn", "--bind"]
+
+
+def test_compose_keeps_the_control_port_to_itself():
+    (block,) = blocks("docs/how-to/pushpin.md", "yaml")
+    services = yaml.safe_load(block)["services"]
+    assert services["pushpin"]["ports"] == ["127.0.0.1:7999:7999"]
+    assert "ports" not in services["django"]
+
+
+def test_the_settings_for_fastly_publish_and_verify_as_fastly_asks(
+    settings, monkeypatch
+):
+    monkeypatch.setenv("FASTLY_SERVICE", "abc")
+    monkeypatch.setenv("FASTLY_TOKEN", "token-of-fastly")
+    (block,) = blocks("docs/how-to/fastly.md", "python")
+    namespace = {}
+    exec(block, namespace)
+    settings.GRIP_URL = None
+    settings.GRIP_PROXIES = namespace["GRIP_PROXIES"]
+    (proxy,) = proxies.configured()
+    assert proxy.verify_iss == "fastly:abc"
+    assert list(findings.keys([proxy])) == []
+    assert Endpoint(proxy).address == "https://api.fastly.com/service/abc"
+    key = b64encode(proxy.verify_key.encode()).decode()
+    settings.GRIP_PROXIES = []
+    settings.GRIP_URL = (
+        "https://api.fastly.com/service/abc?key=token-of-fastly"
+        f"&verify-iss=fastly:abc&verify-key=base64:{key}"
+    )
+    (from_url,) = proxies.configured()
+    assert from_url == replace(proxy, verify_key=proxy.verify_key.encode())
+
+
+def test_the_commands_of_the_pages_take_what_they_are_given():
+    count = 0
+    for page in DOCS:
+        for block in blocks(page.relative_to(ROOT), "console"):
+            for line in re.findall(r"python manage\.py (grip_.*)", block):
+                name, *arguments = shlex.split(line, comments=True)
+                load_command_class(*COMMANDS[name]).create_parser(
+                    "manage.py", name
+                ).parse_args(arguments)
+                count += 1
+    assert count >= 6
+
+
+COMMANDS = {
+    "grip_check": ("django_grip", "grip_check"),
+    "grip_publish": ("django_grip", "grip_publish"),
+    "grip_proxy": ("django_grip.contrib.localproxy", "grip_proxy"),
+}
+
+
+def test_every_option_of_the_commands_is_in_the_reference():
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    common = {action.dest for action in BaseCommand().create_parser("", "")._actions}
+    for name in ("grip_check", "grip_publish"):
+        assert f"## `{name}`" in page
+        parser = load_command_class("django_grip", name).create_parser("", name)
+        for action in parser._actions:
+            if action.dest not in common:
+                for word in action.option_strings or [action.dest.upper()]:
+                    assert f"`{word}" in page, word
