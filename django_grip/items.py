@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 from pubcontrol import Format
@@ -33,7 +32,6 @@ class Item:
     meta: Mapping[str, str] = field(default_factory=dict)
     events: bool = False
 
-    @cached_property
     def size(self) -> int:
         """Bytes of content, in UTF-8.
 

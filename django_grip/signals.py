@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
-published = Signal()
-publish_failed = Signal()
+# With the cache a send takes no lock, which another thread could hold in a fork.
+published = Signal(use_caching=True)
+publish_failed = Signal(use_caching=True)

@@ -53,19 +53,22 @@ def _build() -> BasePublisher:
                 f"GRIP_PUBLISHER is {path!r}, which cannot be imported: {exc}"
             ) from exc
         _active = publisher_class()
-        _close_at_exit()
+        _close_in_child()
         return _active
 
 
-def _close_at_exit() -> None:
-    atexit.unregister(close_publisher)
-    atexit.register(close_publisher)
-    # A child of multiprocessing skips atexit, and has this loaded.
+def _close_in_child() -> None:
+    """A child of multiprocessing skips atexit, and has this loaded."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
         Finalize(None, close_publisher, exitpriority=10)
+
+
+# Here and not with the first publish: that may come from another function of atexit,
+# and those that are registered meanwhile are not called.
+atexit.register(close_publisher)
 
 
 @receiver(setting_changed, dispatch_uid="django_grip.publishers")

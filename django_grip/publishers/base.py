@@ -181,7 +181,7 @@ def teller(
         message = str(PublishError(failures)) if failures else ""
         try:
             callback(not failures, message)
-        except Exception:
+        except (Exception, SystemExit):
             # A boundary: the callback is the user's, the thread is everybody's.
             logger.exception("The callback of a publish raised.")
 

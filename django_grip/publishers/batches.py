@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django_grip.items import Item
@@ -42,6 +42,11 @@ class Entry:
     index: int
     since: float
     alone: bool = False
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is not Unicode."""
+        self.size = self.item.size()
 
 
 @dataclass(slots=True)
@@ -113,11 +118,11 @@ def grouped(entries: Iterable[Entry]) -> list[list[Entry]]:
     for entry in entries:
         item = entry.item
         group, size = latest.get(item.channel, (None, 0))
-        size += item.size
+        size += entry.size
         if group is not None and size <= JOINED_MAX and _may_follow(group[-1], entry):
             group.append(entry)
         else:
-            group, size = [entry], item.size
+            group, size = [entry], entry.size
             groups.append(group)
         latest[item.channel] = (group, size)
     return groups
@@ -129,7 +134,7 @@ def joined(items: Sequence[Item]) -> Item:
     Stream contents are put end to end; messages, JSON arrays, become one array.
     """
     first, last = items[0], items[-1]
-    if first is last:
+    if len(items) == 1:
         return first
     return Item(
         channel=first.channel,

@@ -6,6 +6,7 @@ import io
 import socket
 import time
 from base64 import b64encode
+from collections.abc import Iterable
 from http.client import (
     HTTPConnection,
     HTTPException,
@@ -84,6 +85,9 @@ class Endpoint:
         if "@" in url.netloc:
             user = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
             self._basic = f"Basic {b64encode(user.encode()).decode()}"
+        key = proxy.key.encode() if isinstance(proxy.key, str) else proxy.key
+        known = (key, unquote(url.password or "").encode(), url.query.encode())
+        self._secrets = [secret for secret in known if secret]
         self._token: tuple[str, float] = ("", 0.0)
         self._connection: HTTPConnection | None = None
 
@@ -100,9 +104,14 @@ class Endpoint:
             # A name may have several addresses, and each is tried.
             self._connection = self._class(self._host, self._port, timeout=TIMEOUT / 2)
             return self._exchange(self._connection, body, deadline)
-        except (OSError, HTTPException) as exc:
+        except OSError as exc:
             self.close()
-            return Answer(0, str(exc) or type(exc).__name__)
+            return Answer(0, _printable(str(exc) or type(exc).__name__))
+        except Exception as exc:
+            # A boundary: the bytes come from anybody, and the texts of http.client
+            # repeat them. A setting that no request can carry ends here as well.
+            self.close()
+            return Answer(0, f"no HTTP exchange: {type(exc).__name__}")
 
     def close(self) -> None:
         """Close the connection, if one was kept."""
@@ -127,8 +136,9 @@ class Endpoint:
                 self.close()
         if response.status == 200:
             return Answer(200, "")
-        sent = body + b"".join(value.encode() for value in authorization.values())
-        return Answer(response.status, _readable(text, sent))
+        sent = [self._target, *authorization.values()]
+        said = body + "\n".join(sent).encode()
+        return Answer(response.status, _readable(text, said, self._secrets))
 
     def _authorization(self) -> dict[str, str]:
         key = self._proxy.key
@@ -148,16 +158,20 @@ class Endpoint:
         return {"Authorization": f"Bearer {token}"}
 
 
-def _readable(text: bytes, sent: bytes) -> str:
+def _readable(text: bytes, sent: bytes, secrets: Iterable[bytes]) -> str:
     """The first line of an answer, for logs. One that repeats what was sent is left
     out: it may be a payload or a key.
     """
     line = text.strip().partition(b"\n")[0][:200]
-    if any(line[at : at + 12] in sent for at in range(len(line) - 11)):
+    if any(secret in text for secret in secrets) or any(
+        line[at : at + 12] in sent for at in range(len(line) - 11)
+    ):
         return "(the answer repeats the request)"
-    return "".join(
-        char if char.isprintable() else " " for char in line.decode("utf-8", "replace")
-    )
+    return _printable(line.decode("utf-8", "replace"))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _remaining(deadline: float) -> float:

@@ -74,7 +74,10 @@ class Publisher(BasePublisher):
         return {sender.address: sender.counters() for sender in self._senders}
 
     def wait_all_sent(self) -> None:
-        """Return when nothing waits and nothing is on its way."""
+        """Return when nothing waits and nothing is on its way.
+
+        Raises RuntimeError on a sender's own thread.
+        """
         for sender in self._senders:
             sender.wait_all_sent()
 
@@ -93,11 +96,9 @@ class Publisher(BasePublisher):
         *,
         blocking: bool = False,
     ) -> tuple[Delivery, list[tuple[Sender, Share]]]:
-        if blocking and any(sender.is_current() for sender in self._senders):
-            raise RuntimeError(
-                "A callback or a receiver of a publisher's signal runs on the thread "
-                "that sends, so it cannot wait there: publish without blocking."
-            )
+        if blocking:
+            for sender in self._senders:
+                sender.refuse_to_wait()
         delivery = Delivery(type(self), items, done)
         shares = []
         if items:

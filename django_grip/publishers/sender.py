@@ -78,13 +78,15 @@ class Sender:
         entries = []
         size = 0
         for index, item in enumerate(delivery.items):
-            entry = Entry(item, share, index, now, blocking)
             try:
-                size += item.size
+                entries.append(Entry(item, share, index, now, blocking))
             except ValueError as exc:
-                self._report_bad([entry], str(exc))
+                self._say_bad(item.channel, str(exc))
+                share.settle(index, str(exc))
+                with self._changed:
+                    self._dropped += 1
             else:
-                entries.append(entry)
+                size += entries[-1].size
         with self._changed:
             refusal = self._refusal(len(entries), size, now, blocking)
             if refusal is None:
@@ -109,12 +111,23 @@ class Sender:
         with self._changed:
             self._dropped += dropped
 
-    def is_current(self) -> bool:
-        """Whether the caller is on the sender's own thread."""
+    def refuse_to_wait(self) -> None:
+        """Raise RuntimeError on the sender's own thread: it would wait for itself."""
+        if self._is_own_thread():
+            raise RuntimeError(
+                "A callback or a receiver of a publisher's signal runs on the thread "
+                "that sends, and cannot wait there: publish without blocking."
+            )
+
+    def _is_own_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
     def wait_all_sent(self) -> None:
-        """Return when nothing waits and nothing is on its way."""
+        """Return when nothing waits and nothing is on its way.
+
+        Raises RuntimeError on the sender's own thread.
+        """
+        self.refuse_to_wait()
         with self._changed:
             self._changed.wait_for(lambda: not self._count)
 
@@ -146,7 +159,7 @@ class Sender:
         """
         with self._changed:
             thread = self._thread
-        if thread is not None and not self.is_current():
+        if thread is not None and not self._is_own_thread():
             thread.join(max(0.0, until - time.monotonic()))
         with self._changed:
             # What is on its way may arrive, but nobody will be there to hear of it.
@@ -204,11 +217,18 @@ class Sender:
     # What the thread does.
 
     def _run(self) -> None:
-        while self._wait_for_work() and self._wait_for_slot():
-            if batch := self._take():
-                self._post(batch)
-        self._endpoint.close()
-        self._slot.close()
+        try:
+            while self._wait_for_work() and self._wait_for_slot():
+                try:
+                    if batch := self._take():
+                        self._post(batch)
+                except Exception as exc:
+                    # A boundary: one error must not end all publishing in silence.
+                    logger.exception("An error of the sender of %s.", self.address)
+                    self._give_up(f"an error of the sender: {type(exc).__name__}")
+        finally:
+            self._endpoint.close()
+            self._slot.close()
 
     def _wait_for_work(self) -> bool:
         """Wait until something may be sent. False: the publisher is closed."""
@@ -241,19 +261,36 @@ class Sender:
             entries = []
             while self._queue and room > 0:
                 entries.append(self._queue.popleft())
-                room -= entries[-1].item.size
+                room -= entries[-1].size
         parts = []
         for group in grouped(entries):
-            try:
-                parts.append(pack(group))
-            except ValueError as exc:
-                self._report_bad(group, str(exc))
-                self._leave(group)
+            parts += self._packed(group)
         with self._changed:
             self._parts += parts
             # One of the suspects spoils a batch: half of them shows in which half.
             most = max(1, self._suspects // 2) if self._suspects else len(self._parts)
             return leading(self._parts, most)
+
+    def _packed(self, group: list[Entry]) -> list[Part]:
+        """One part, or one for each entry where they cannot be one after all."""
+        try:
+            return [pack(group)]
+        except Exception as exc:
+            # A boundary: items may be made by anybody, and each must be told.
+            if len(group) > 1:
+                return [part for entry in group for part in self._packed([entry])]
+            self._report_bad(group, _phrase(exc))
+            self._leave(group)
+            return []
+
+    def _give_up(self, reason: str) -> None:
+        """Report everything that was packed as failed."""
+        with self._changed:
+            entries = [entry for part in self._parts for entry in part.entries]
+            self._parts.clear()
+            self._suspects = 0
+        self._settle(entries, reason)
+        self._leave(entries)
 
     def _weed(self) -> None:
         """Take out what is too old, and what nobody waits for any more."""
@@ -281,13 +318,14 @@ class Sender:
             self._suspects = len(batch)
         elif answer.is_bad_batch and len(batch[0].entries) > 1:
             self._recover()
-            self._replace(batch[0], [pack([entry]) for entry in batch[0].entries])
+            self._replace([pack([entry]) for entry in batch[0].entries])
         elif answer.is_transient:
             self._suffer(answer)
         else:
             self._conclude(batch, answer)
 
-    def _replace(self, part: Part, parts: list[Part]) -> None:
+    def _replace(self, parts: list[Part]) -> None:
+        """Take the first part apart."""
         with self._changed:
             if not self._is_closed:
                 self._parts.popleft()
@@ -368,13 +406,13 @@ class Sender:
     def _report_bad(self, entries: list[Entry], reason: str) -> None:
         """Items that no proxy takes, each said once."""
         for entry in entries:
-            logger.error(
-                "Not published to %s on channel %s: %s",
-                self.address,
-                entry.item.channel,
-                reason,
-            )
+            self._say_bad(entry.item.channel, reason)
         self._settle(entries, reason)
+
+    def _say_bad(self, channel: str, reason: str) -> None:
+        logger.error(
+            "Not published to %s on channel %s: %s", self.address, channel, reason
+        )
 
     def _settle(self, entries: Sequence[Entry], reason: str | None) -> None:
         """Tell the deliveries, and count what they had not given up themselves."""
@@ -389,6 +427,12 @@ class Sender:
         """Entries wait no more."""
         with self._changed:
             self._count -= len(entries)
-            self._bytes -= sum(entry.item.size for entry in entries)
+            self._bytes -= sum(entry.size for entry in entries)
             if not self._count:
                 self._changed.notify_all()
+
+
+def _phrase(error: Exception) -> str:
+    """An error in words. One that nobody foresaw may say anything: its name."""
+    known = isinstance(error, (TypeError, ValueError))
+    return str(error) if known else type(error).__name__
