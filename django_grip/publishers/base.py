@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from asgiref.sync import sync_to_async
 from django.dispatch import Signal
@@ -96,7 +97,8 @@ class Delivery:
             if self._open:
                 return
         if self._done is not None:
-            self._done(self.failures)
+            with _guarded("The callback of a publish"):
+                self._done(self.failures)
 
     def report(self, address: str, reasons: Mapping[int, str | None]) -> None:
         """Signal what the server accepted and what it did not, and why."""
@@ -117,13 +119,9 @@ class Delivery:
         self.close()
 
     def _signal(self, signal: Signal, **named: object) -> None:
-        for receiver, response in signal.send_robust(sender=self._publisher, **named):
-            if isinstance(response, Exception):
-                logger.error(
-                    "A receiver of a publisher's signal raised: %r",
-                    receiver,
-                    exc_info=response,
-                )
+        with _guarded("A receiver of a publisher's signal"):
+            # Django logs what receivers raise.
+            signal.send_robust(sender=self._publisher, **named)
 
 
 class Share:
@@ -173,16 +171,22 @@ class Share:
 def teller(
     callback: Callback | None,
 ) -> Callable[[Mapping[str, str]], object] | None:
-    """What tells the user's callback, and logs what it raises."""
+    """What tells the user's callback."""
     if callback is None:
         return None
 
     def tell(failures: Mapping[str, str]) -> None:
-        message = str(PublishError(failures)) if failures else ""
-        try:
-            callback(not failures, message)
-        except (Exception, SystemExit):
-            # A boundary: the callback is the user's, the thread is everybody's.
-            logger.exception("The callback of a publish raised.")
+        callback(not failures, str(PublishError(failures)) if failures else "")
 
     return tell
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """A boundary: the code is the user's, the thread that runs it is everybody's."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        logger.exception("%s raised.", what)

@@ -162,13 +162,13 @@ def _may_follow(earlier: Entry, later: Entry) -> bool:
 
 
 def _is_next(before: Item, after: Item) -> bool:
+    if (before.id is None) != (after.id is None):
+        return False
     if after.prev_id is not None:
         return after.prev_id == before.id
     # Who gives an id may publish it twice and count on the second being dropped; the
     # ids of events are their own.
-    return (before.id is None) == (after.id is None) and (
-        after.id is None or after.events
-    )
+    return after.id is None or after.events
 
 
 def _is_joinable(item: Item) -> bool:

@@ -38,7 +38,7 @@ class Publisher(BasePublisher):
         done = threading.Event()
         delivery, shares = self._send(items, lambda failures: done.set(), blocking=True)
         if not done.wait(PATIENCE):
-            self._withdraw(shares)
+            _withdraw(shares, f"not accepted within {PATIENCE:g} s")
         if delivery.failures:
             raise PublishError(delivery.failures)
 
@@ -55,7 +55,10 @@ class Publisher(BasePublisher):
             async with asyncio.timeout(PATIENCE):
                 await done.wait()
         except TimeoutError:
-            self._withdraw(shares)
+            _withdraw(shares, f"not accepted within {PATIENCE:g} s")
+        except asyncio.CancelledError:
+            _withdraw(shares, "cancelled")
+            raise
         if delivery.failures:
             raise PublishError(delivery.failures)
 
@@ -107,7 +110,7 @@ class Publisher(BasePublisher):
         delivery.close()
         return delivery, shares
 
-    @staticmethod
-    def _withdraw(shares: list[tuple[Sender, Share]]) -> None:
-        for sender, share in shares:
-            sender.withdraw(share)
+
+def _withdraw(shares: list[tuple[Sender, Share]], reason: str) -> None:
+    for sender, share in shares:
+        sender.withdraw(share, reason)

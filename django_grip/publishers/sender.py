@@ -96,14 +96,13 @@ class Sender:
                 self._changed.notify_all()
         if refusal is not None:
             self._refuse(entries, refusal)
-        elif self._is_refusing:
+        elif self._is_refusing and self._count - len(entries) < QUEUE_MAX / 2:
             self._is_refusing = False
             logger.warning("Items for %s are queued again.", self.address)
         return share
 
-    def withdraw(self, share: Share) -> None:
-        """Give up what was not accepted in time, of a share somebody waits for."""
-        reason = f"not accepted within {PATIENCE:g} s"
+    def withdraw(self, share: Share, reason: str) -> None:
+        """Give up what was not accepted yet, of a share that somebody waited for."""
         with self._changed:
             if self._down_since is not None:
                 reason += f": {self._down_reason}"
@@ -263,7 +262,7 @@ class Sender:
                 entries.append(self._queue.popleft())
                 room -= entries[-1].size
         parts = []
-        for group in grouped(entries):
+        for group in _grouped(entries):
             parts += self._packed(group)
         with self._changed:
             self._parts += parts
@@ -350,13 +349,14 @@ class Sender:
             self._suspects = 0
             self._report_bad(entries, answer.reason)
         else:
-            self._say_down(answer.reason)
+            self._say_down(answer.reason, "That does not heal by itself")
             self._settle(entries, answer.reason)
         self._leave(entries)
 
     def _suffer(self, answer: Answer) -> None:
         """The same bytes again, a little later each time."""
-        self._say_down(answer.reason)
+        again = f"It is tried again until items are {RETRY_FOR:g} s old"
+        self._say_down(answer.reason, again)
         first, most = BACK_OFF
         pause = min(most, first * 2 ** min(self._attempts, 10))
         now = time.monotonic()
@@ -374,7 +374,7 @@ class Sender:
             ]
         self._settle(waited_for, answer.reason)
 
-    def _say_down(self, reason: str) -> None:
+    def _say_down(self, reason: str, prospect: str) -> None:
         with self._changed:
             self._down_reason = reason
             if self._down_since is not None:
@@ -382,11 +382,11 @@ class Sender:
             self._down_since = time.monotonic()
             self._dropped_before = self._dropped
         logger.error(
-            "Publishing to %s failed: %s. It is tried again until items are %g s old. "
-            "Further failures are counted, and signalled by publish_failed.",
+            "Publishing to %s failed: %s. %s. Further failures are counted, and "
+            "signalled by publish_failed.",
             self.address,
             reason,
-            RETRY_FOR,
+            prospect,
         )
 
     def _recover(self) -> None:
@@ -430,6 +430,14 @@ class Sender:
             self._bytes -= sum(entry.size for entry in entries)
             if not self._count:
                 self._changed.notify_all()
+
+
+def _grouped(entries: list[Entry]) -> list[list[Entry]]:
+    try:
+        return grouped(entries)
+    except Exception:
+        # A boundary: items may be made by anybody. Each will be told its own error.
+        return [[entry] for entry in entries]
 
 
 def _phrase(error: Exception) -> str:
