@@ -1,78 +1,19 @@
+"""What the HTTP publisher sends, and how it says what became of it."""
+
 import json
-import logging
-import subprocess
-import sys
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from asgiref.sync import async_to_sync
-from gripcontrol import HttpStreamFormat, WebSocketMessageFormat
+from control_port import Answer
+from gripcontrol import HttpResponseFormat, WebSocketMessageFormat
+from sending import counters, numbers, text
 
 from django_grip import apublish, publish
 from django_grip.exceptions import PublishError
 from django_grip.items import make_item
 from django_grip.publishers import get_publisher
-from django_grip.signals import publish_failed, published
-from servers import ROOT, free_port, wait_until
-
-
-class ControlPort:
-    """A control port on a real socket that answers as it is told."""
-
-    def __init__(self, port=0):
-        self.posts = []
-        self.times = []
-        self.status = 200
-        self.gate = threading.Event()
-        self.gate.set()
-        control = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                control.times.append(time.monotonic())
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                control.gate.wait(10)
-                control.posts.append((self.path, dict(self.headers), json.loads(body)))
-                self.send_response(control.status)
-                self.end_headers()
-                self.wfile.write(b"Published\n")
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def contents(self):
-        return [
-            item["formats"]["http-stream"]["content"]
-            for _, _, body in self.posts
-            for item in body["items"]
-        ]
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def control(settings):
-    port = ControlPort()
-    settings.GRIP_PUBLISHER = "django_grip.publishers.http.Publisher"
-    settings.GRIP_URL = port.url
-    yield port
-    settings.GRIP_URL = None  # closes the publisher
-    port.close()
-
-
-def text(content):
-    return HttpStreamFormat(content)
+from servers import wait_until
 
 
 def test_item_arrives_as_the_control_port_takes_it(control, settings):
@@ -85,11 +26,11 @@ def test_item_arrives_as_the_control_port_takes_it(control, settings):
         blocking=True,
         meta={"sender": "a"},
     )
-    path, headers, body = control.posts[0]
-    assert path == "/publish/"
-    assert headers["Content-Type"] == "application/json"
-    assert "Authorization" not in headers
-    assert body == {
+    (post,) = control.posts
+    assert post.target == "/publish/"
+    assert post.headers["Content-Type"] == "application/json"
+    assert "Authorization" not in post.headers
+    assert json.loads(post.raw) == {
         "items": [
             {
                 "channel": "p-room",
@@ -105,39 +46,35 @@ def test_item_arrives_as_the_control_port_takes_it(control, settings):
     }
 
 
-def test_fault_28_an_id_of_zero_is_an_id(control):
-    publish("room", text("a"), id="0", prev_id="0", blocking=True)
-    item = control.posts[0][2]["items"][0]
-    assert (item["id"], item["prev-id"]) == ("0", "0")
-
-
 def test_items_leave_in_order_and_what_waits_leaves_together(control):
     control.gate.clear()
-    publish("room", text("0"))
-    wait_until(lambda: control.times, "the first POST arrives")
-    for number in range(1, 50):
-        publish("room", text(str(number)))
+    publish("room", text("0,"))
+    control.wait(1)
+    for number in numbers(1, 50):
+        publish("room", text(number))
+    publish("other", text("other"))
     control.gate.set()
-    publish("room", text("50"), blocking=True)
-    assert control.contents == [str(number) for number in range(51)]
-    assert len(control.posts) == 2
+    publish("room", text("50,"), blocking=True)
+    assert len(control.posts) <= 3
+    assert control.posts[1].contents[:2] == ["".join(numbers(1, 50)), "other"]
+    assert control.text.replace("other", "") == "".join(numbers(0, 51))
 
 
-def test_posts_keep_the_interval_from_the_answer(control, settings):
-    settings.GRIP_PUBLISH_INTERVAL = 0.05
-    for number in range(4):
-        publish("room", text(str(number)), blocking=True)
-    gaps = [b - a for a, b in zip(control.times, control.times[1:], strict=False)]
-    assert min(gaps) >= 0.05
-
-
-def test_the_posts_of_one_large_delivery_keep_the_interval_too(control, settings):
-    settings.GRIP_PUBLISH_INTERVAL = 0.05
-    items = [make_item("room", text("x" * 400_000)) for _ in range(6)]
-    get_publisher().publish(items)
-    assert len(control.posts) == 3
-    gaps = [b - a for a, b in zip(control.times, control.times[1:], strict=False)]
-    assert min(gaps) >= 0.05
+def test_a_blocking_item_keeps_its_place_among_the_others_and_is_not_joined(control):
+    control.gate.clear()
+    publish("room", text("0,"))
+    control.wait(1)
+    publish("room", text("1,"))
+    blocking = threading.Thread(
+        target=publish, args=("room", text("2,")), kwargs={"blocking": True}
+    )
+    blocking.start()
+    wait_until(lambda: counters(control)["queued"] == 3, "the item waits")
+    publish("room", text("3,"))
+    control.gate.set()
+    blocking.join(20)
+    get_publisher().wait_all_sent()
+    assert control.contents == ["0,", "1,", "2,", "3,"]
 
 
 def test_large_deliveries_are_split_below_a_million_bytes(control):
@@ -145,7 +82,16 @@ def test_large_deliveries_are_split_below_a_million_bytes(control):
         publish("room", text("x" * 400_000))
     publish("room", text("end"), blocking=True)
     assert len(control.contents) == 4
-    assert all(len(json.dumps(body)) < 1_000_000 for _, _, body in control.posts)
+    assert all(len(post.raw) < 1_000_000 for post in control.posts)
+
+
+def test_control_characters_that_json_makes_longer_count_as_they_are_sent(control):
+    for number in range(3):
+        # Six bytes each as \u0001.
+        publish(f"room-{number}", text("\x01" * 140_000))
+    publish("room", text("end"), blocking=True)
+    assert len(control.contents) == 4
+    assert all(len(post.raw) < 1_000_000 for post in control.posts)
 
 
 def test_an_item_no_proxy_would_take_fails_alone(control):
@@ -167,18 +113,30 @@ def test_an_item_no_proxy_would_take_does_not_take_its_companions_along(
     assert "xxx" not in record.getMessage()
 
 
-def test_what_is_on_its_way_when_time_is_up_is_reported_once(control):
-    told = []
+def test_half_a_character_fails_alone(control):
+    items = [make_item("room", text(content)) for content in ("a", "\ud800", "b")]
+    with pytest.raises(PublishError, match="surrogates"):
+        get_publisher().publish(items)
+    assert control.contents == ["a", "b"]
+
+
+def test_what_is_on_its_way_when_time_is_up_is_reported_once(control, reports):
     control.gate.clear()
-    publish("room", text("a"), callback=lambda ok, message: told.append(message))
-    wait_until(lambda: control.times, "the POST arrives")
-    publish("room", text("b"), callback=lambda ok, message: told.append(message))
-    publisher = get_publisher()
-    publisher.close(timeout=0.1)
-    assert told == [f"{control.url}: not sent before the process ended"] * 2
+    publish("room", text("a"), callback=reports.callback("a"))
+    control.wait(1)
+    publish("room", text("b"), callback=reports.callback("b"))
+    get_publisher().close(timeout=0.1)
+    reason = "not sent before the publisher was closed"
+    told = [(name, False, f"{control.url}: {reason}") for name in "ab"]
+    assert reports.told == told
     control.gate.set()
-    publisher._senders[0]._thread.join(5)
-    assert len(told) == 2
+    wait_until(
+        lambda: not any("grip-sender" in t.name for t in threading.enumerate()),
+        "the sender ends",
+    )
+    assert reports.told == told
+    assert reports.contents_failed == ["a", "b"]
+    assert not reports.published
 
 
 def test_apublish_returns_when_accepted(control):
@@ -186,80 +144,55 @@ def test_apublish_returns_when_accepted(control):
     assert control.contents == ["a"]
 
 
-def test_refusal_is_told_by_error_callback_and_signal(control):
-    control.status = 400
-    told, signalled = [], []
-    done = threading.Event()
-
-    def receiver(items, address, reason, **kwargs):
-        signalled.append((items[0].channel, address, reason))
-
-    publish_failed.connect(receiver)
-    try:
-        with pytest.raises(PublishError) as caught:
-            publish("room", text("a"), blocking=True)
-        publish(
-            "room",
-            text("b"),
-            callback=lambda ok, message: (told.append((ok, message)), done.set()),
-        )
-        assert done.wait(5)
-    finally:
-        publish_failed.disconnect(receiver)
-    assert caught.value.failures == {control.url: "HTTP 400: Published"}
-    assert told == [(False, f"{control.url}: HTTP 400: Published")]
-    assert signalled == [("room", control.url, "HTTP 400: Published")] * 2
+def test_apublish_raises_what_publish_raises(control):
+    control.behaviour = Answer(403, "Forbidden\n")
+    with pytest.raises(PublishError) as caught:
+        async_to_sync(apublish)("room", text("a"))
+    assert caught.value.failures == {control.url: "HTTP 403: Forbidden"}
 
 
-def test_acceptance_is_told_by_callback_and_signal(control):
-    told, signalled = [], []
-
-    def receiver(items, address, **kwargs):
-        signalled.append((items[0].channel, address))
-
-    published.connect(receiver)
-    try:
-        publish(
-            "room",
-            text("a"),
-            blocking=True,
-            callback=lambda ok, message: told.append((ok, message)),
-        )
-    finally:
-        published.disconnect(receiver)
-    assert told == [(True, "")]
-    assert signalled == [("room", control.url)]
+def test_apublish_waits_no_longer_than_patience(control, tuned):
+    tuned(PATIENCE=0.3)
+    control.gate.clear()
+    with pytest.raises(PublishError) as caught:
+        async_to_sync(apublish)("room", text("a"))
+    assert list(caught.value.failures) == [control.url]
 
 
-def test_an_outage_is_logged_once_with_its_address_and_its_end(settings, caplog):
-    port = free_port()
-    settings.GRIP_PUBLISHER = "django_grip.publishers.http.Publisher"
-    settings.GRIP_URL = f"http://127.0.0.1:{port}?key=a-secret-token"
-    caplog.set_level(logging.INFO, "django_grip")
-    for _ in range(3):
-        with pytest.raises(PublishError, match="refused"):
-            publish("room", text("a"), blocking=True)
-    control = ControlPort(port)
-    try:
-        publish("room", text("b"), blocking=True)
-    finally:
-        settings.GRIP_URL = None
-        control.close()
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 2
-    assert f"http://127.0.0.1:{port} failed" in messages[0]
-    assert "works again; 3 items were not delivered" in messages[1]
-    # S47: no key in a log.
-    assert "a-secret-token" not in caplog.text
-
-
-def test_a_dead_proxy_is_named_and_the_other_gets_the_item(control, settings):
-    dead = f"http://127.0.0.1:{free_port()}"
-    settings.GRIP_PROXIES = [{"control_uri": dead}]
+def test_refusal_is_told_by_error_callback_and_signal(control, reports):
+    control.behaviour = Answer(400, "Bad\n")
     with pytest.raises(PublishError) as caught:
         publish("room", text("a"), blocking=True)
-    assert list(caught.value.failures) == [dead]
-    assert control.contents == ["a"]
+    publish("room", text("b"), callback=reports.callback("b"))
+    wait_until(lambda: reports.told, "the callback is told")
+    assert caught.value.failures == {control.url: "HTTP 400: Bad"}
+    assert reports.told == [("b", False, f"{control.url}: HTTP 400: Bad")]
+    assert [(item.channel, *rest) for item, *rest in reports.failed] == [
+        ("room", control.url, "HTTP 400: Bad")
+    ] * 2
+
+
+def test_acceptance_is_told_by_callback_and_signal(control, reports):
+    publish("room", text("a"), blocking=True, callback=reports.callback("a"))
+    assert reports.told == [("a", True, "")]
+    ((item, address),) = reports.published
+    assert (item.channel, address) == ("room", control.url)
+
+
+def test_a_publish_server_gets_the_items_too(control, control_port, settings):
+    server = control_port()
+    settings.PUBLISH_SERVERS = [{"uri": server.url, "key": "a-token"}]
+    publish("room", text("a"), blocking=True)
+    assert control.contents == server.contents == ["a"]
+    assert server.posts[0].headers["Authorization"] == "Bearer a-token"
+
+
+def test_without_any_server_a_publish_is_done_at_once(settings, reports):
+    settings.GRIP_PUBLISHER = "django_grip.publishers.http.Publisher"
+    settings.GRIP_URL = None
+    publish("room", text("a"), blocking=True)
+    publish("room", text("b"), callback=reports.callback("b"))
+    assert reports.told == [("b", True, "")]
 
 
 @pytest.mark.parametrize(
@@ -269,17 +202,9 @@ def test_a_dead_proxy_is_named_and_the_other_gets_the_item(control, settings):
 def test_a_key_authorizes_the_publish(control, settings, query, authorization):
     settings.GRIP_URL = control.url + "/realm/x/" + query
     publish("room", text("a"), blocking=True)
-    path, headers, _ = control.posts[0]
-    assert path == "/realm/x/publish/"
-    assert headers["Authorization"].startswith(authorization)
-
-
-def test_basic_authorization_and_foreign_query_parameters(control, settings):
-    settings.GRIP_URL = f"http://u:p@127.0.0.1:{control.port}/x?foo=1"
-    publish("room", text("a"), blocking=True)
-    path, headers, _ = control.posts[0]
-    assert path == "/x/publish/?foo=1"
-    assert headers["Authorization"] == "Basic dTpw"
+    (post,) = control.posts
+    assert post.target == "/realm/x/publish/"
+    assert post.headers["Authorization"].startswith(authorization)
 
 
 @pytest.mark.parametrize(
@@ -298,39 +223,10 @@ def test_what_no_proxy_would_take_raises_at_once(channel, formats, options, erro
         publish(channel, formats, **options)
 
 
-PROGRAM = """
-import os, sys
-from django.conf import settings
-settings.configure(GRIP_URL=sys.argv[1], INSTALLED_APPS=["django_grip"])
-import threading, django
-django.setup()
-assert threading.active_count() == 1, "a thread at import"
-from gripcontrol import HttpStreamFormat
-from django_grip import publish
-"""
-
-
-def run(code, url):
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM + code, url], check=True, cwd=ROOT, timeout=30
-    )
-
-
-def test_a_program_that_exits_at_once_loses_nothing(control):
-    run("for n in range(100): publish('room', HttpStreamFormat(str(n)))", control.url)
-    assert control.contents == [str(number) for number in range(100)]
-
-
-def test_a_forked_child_publishes_with_a_sender_of_its_own(control):
-    run(
-        """
-publish('room', HttpStreamFormat('parent'), blocking=True)
-pid = os.fork()
-if pid == 0:
-    publish('room', HttpStreamFormat('child'), blocking=True)
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-""",
-        control.url,
-    )
-    assert control.contents == ["parent", "child"]
+def test_formats_of_every_kind_arrive(control):
+    publish("room", HttpResponseFormat(body="a", headers={"X": "y"}), blocking=True)
+    publish("room", WebSocketMessageFormat("b"), blocking=True)
+    assert [post.items[0]["formats"] for post in control.posts] == [
+        {"http-response": {"headers": {"X": "y"}, "body": "a"}},
+        {"ws-message": {"content": "b"}},
+    ]
