@@ -52,10 +52,11 @@ class Sender:
         self.address = self._endpoint.address
         self._slot = Slot(self.address, interval)
         self._changed = threading.Condition()
-        # The rest is guarded by it. What waits is in `_queue` or, older, packed and
-        # perhaps on its way in `_parts`.
+        # The rest is guarded by it. What waits is in `_queue`, just being packed in
+        # `_packing`, or, older, packed and perhaps on its way in `_parts`.
         self._thread: threading.Thread | None = None
         self._queue: deque[Entry] = deque()
+        self._packing: list[Entry] = []
         self._parts: deque[Part] = deque()
         self._suspects = 0
         self._close_at: float | None = None
@@ -128,7 +129,7 @@ class Sender:
         """
         self.refuse_to_wait()
         with self._changed:
-            self._changed.wait_for(lambda: not self._count)
+            self._changed.wait_for(lambda: self._count <= 0)
 
     def counters(self) -> dict[str, float]:
         """See BasePublisher.counters()."""
@@ -163,9 +164,10 @@ class Sender:
         with self._changed:
             # What is on its way may arrive, but nobody will be there to hear of it.
             left = [entry for part in self._parts for entry in part.entries]
-            left += self._queue
+            left += [*self._packing, *self._queue]
             self._is_closed = True
             self._parts.clear()
+            self._packing.clear()
             self._queue.clear()
         if left:
             reason = "not sent before the publisher was closed"
@@ -257,14 +259,17 @@ class Sender:
         self._weed()
         with self._changed:
             room = BODY_MAX - sum(len(part.body) for part in self._parts)
-            entries = []
             while self._queue and room > 0:
-                entries.append(self._queue.popleft())
-                room -= entries[-1].size
+                self._packing.append(self._queue.popleft())
+                room -= self._packing[-1].size
+            entries = self._packing[:]
         parts = []
         for group in _grouped(entries):
             parts += self._packed(group)
         with self._changed:
+            if self._is_closed:
+                return []
+            self._packing.clear()
             self._parts += parts
             # One of the suspects spoils a batch: half of them shows in which half.
             most = max(1, self._suspects // 2) if self._suspects else len(self._parts)
@@ -286,7 +291,9 @@ class Sender:
         """Report everything that was packed as failed."""
         with self._changed:
             entries = [entry for part in self._parts for entry in part.entries]
+            entries += self._packing
             self._parts.clear()
+            self._packing.clear()
             self._suspects = 0
         self._settle(entries, reason)
         self._leave(entries)
@@ -428,7 +435,7 @@ class Sender:
         with self._changed:
             self._count -= len(entries)
             self._bytes -= sum(entry.size for entry in entries)
-            if not self._count:
+            if self._count <= 0:
                 self._changed.notify_all()
 
 

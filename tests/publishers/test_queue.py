@@ -388,3 +388,27 @@ def test_wait_all_sent_does_not_outlive_the_publisher(control_down):
     threading.Thread(target=wait, daemon=True).start()
     publisher.close(timeout=0)
     assert ended.wait(20)
+
+
+def test_a_close_while_items_are_packed_leaves_nobody_untold(control, monkeypatch):
+    """Held where the items are in the queue no more, and not yet on their way."""
+    from django_grip.publishers import sender
+
+    packing, closed = threading.Event(), threading.Event()
+    pack = sender.pack
+
+    def held_pack(group):
+        packing.set()
+        assert closed.wait(20)
+        return pack(group)
+
+    monkeypatch.setattr(sender, "pack", held_pack)
+    told = []
+    for number in range(10):
+        publish("room", text("a"), callback=lambda ok, message: told.append(ok))
+    assert packing.wait(20)
+    publisher = get_publisher()
+    publisher.close(timeout=0)
+    closed.set()
+    assert told == [False] * 10
+    publisher.wait_all_sent()
