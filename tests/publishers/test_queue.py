@@ -404,7 +404,7 @@ def test_a_close_while_items_are_packed_leaves_nobody_untold(control, monkeypatc
 
     monkeypatch.setattr(sender, "pack", held_pack)
     told = []
-    for number in range(10):
+    for _ in range(10):
         publish("room", text("a"), callback=lambda ok, message: told.append(ok))
     assert packing.wait(20)
     publisher = get_publisher()
