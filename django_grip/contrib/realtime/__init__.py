@@ -6,9 +6,18 @@ models may be imported.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from django_grip.contrib.realtime.announcements import (
+        apublish_event,
+        channel_for,
+        publish_changes,
+        publish_event,
+    )
+    from django_grip.contrib.realtime.contexts import actor, suppress
+    from django_grip.contrib.realtime.managers import RealtimeManager, RealtimeQuerySet
     from django_grip.contrib.realtime.streams import (
         ModelStream,
         RealtimeModel,
@@ -16,12 +25,36 @@ if TYPE_CHECKING:
         register,
     )
 
-__all__ = ["ModelStream", "RealtimeModel", "realtime", "register"]
+__all__ = [
+    "ModelStream",
+    "RealtimeManager",
+    "RealtimeModel",
+    "RealtimeQuerySet",
+    "actor",
+    "apublish_event",
+    "channel_for",
+    "publish_changes",
+    "publish_event",
+    "realtime",
+    "register",
+    "suppress",
+]
+
+_MODULES = {
+    "announcements": {
+        "apublish_event",
+        "channel_for",
+        "publish_changes",
+        "publish_event",
+    },
+    "contexts": {"actor", "suppress"},
+    "managers": {"RealtimeManager", "RealtimeQuerySet"},
+    "streams": {"ModelStream", "RealtimeModel", "realtime", "register"},
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from django_grip.contrib.realtime import streams
-
-        return getattr(streams, name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,11 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-_DEFAULTS: dict[str, Any] = {"KEEP_ALIVE": 25, "RETRY": (1, 5)}
+_DEFAULTS: dict[str, Any] = {
+    "KEEP_ALIVE": 25,
+    "MAX_PAYLOAD": 64 * 1024,
+    "RETRY": (1, 5),
+}
 
 
 def keep_alive() -> int:
@@ -20,6 +24,11 @@ def retry() -> tuple[float, float]:
     """RETRY: (least, most) seconds a client waits before it connects again."""
     least, most = _get("RETRY")
     return float(least), float(most)
+
+
+def max_payload() -> int:
+    """MAX_PAYLOAD: bytes of JSON above which an event goes out without its data."""
+    return int(_get("MAX_PAYLOAD"))
 
 
 def check() -> None:

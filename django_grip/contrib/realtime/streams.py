@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar, TypeAlias, TypeVar, overload
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
@@ -19,11 +19,14 @@ from django.dispatch import receiver
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
-from django_grip.contrib.realtime.channels import channel_name
-from django_grip.contrib.realtime.events import Change, Op
+from django_grip.contrib.realtime.channels import RESERVED, channel_name
+from django_grip.contrib.realtime.events import Change, Op, Place
 
 M = TypeVar("M", bound=type[models.Model])
 S = TypeVar("S", bound="type[ModelStream]")
+
+ScopeSource: TypeAlias = str | Callable[[Any], Any]
+"""A field path, or what computes a scope's value from a row."""
 
 Serializer = Callable[..., Any]
 """Called as `cls(instance, context={"request": None})`; its `.data` is the payload."""
@@ -35,12 +38,24 @@ class ModelStream:
     Without `fields`, `serializer_class` or `audiences` events are thin: op and pk.
     At most one of the three is set. `serializer_class`, and each value of
     `audiences`, is a class or its dotted path.
+
+    `scopes` maps a scope's name to a field path (`"tenant_id"`, `"shop__region"`) or to
+    a callable that is given the row; its value is the scope's value. True stands for
+    `true`, None and False for none, an iterable for each of its values.
+
+    `watch` names fields: an update that changes none of them is not told. `touch` names
+    foreign keys: their rows are told as updated when this one changes. An operation on
+    more than `bulk_limit` rows is told as one `bulk` event.
     """
 
     fields: ClassVar[Sequence[str] | None] = None
     serializer_class: ClassVar[str | Serializer | None] = None
     audiences: ClassVar[Mapping[str, str | Serializer] | None] = None
     events: ClassVar[Sequence[Op]] = ("create", "update", "delete")
+    scopes: ClassVar[Mapping[str, ScopeSource]] = {}
+    watch: ClassVar[Sequence[str] | None] = None
+    touch: ClassVar[Sequence[str]] = ()
+    bulk_limit: ClassVar[int] = 100
 
     def __init__(self, model: type[models.Model]) -> None:
         self.model = model
@@ -80,8 +95,16 @@ class ModelStream:
         return self.fields is None and self.serializers == {None: None}
 
     def get_queryset(self) -> models.QuerySet[Any]:
-        """Where the payload is read from; add `select_related` here."""
+        """The rows that are told of, and where payloads are read from.
+
+        A row that is not among them (any more) has left: hide a draft or a soft-deleted
+        row here, and add `select_related` here.
+        """
         return self.model._base_manager.all()
+
+    def should_publish(self, change: Change) -> bool:
+        """Whether a change is told. That a row has left is always told."""
+        return True
 
     def get_data(self, instance: models.Model, audience: str | None) -> Any:
         """The payload for an audience, read from the row as it was just stored."""
@@ -94,25 +117,94 @@ class ModelStream:
 
     def encode(self, data: Any, audience: str | None) -> str:
         """`data` as JSON text, as the API would write it."""
-        return json.dumps(
-            data,
-            cls=_encoder(self.serializers[audience]),
-            ensure_ascii=False,
-            allow_nan=False,
-            separators=(",", ":"),
+        return json_text(data, _encoder(self.serializers[audience]))
+
+    def channel(
+        self,
+        pk: Any = None,
+        *,
+        place: Place | None = None,
+        audience: str | None = None,
+        using: str | None = None,
+    ) -> str:
+        """The channel of the collection, of one object or of one scope value.
+
+        `using` is the alias written on; the model's own is not named. Without
+        GRIP_PREFIX.
+        """
+        if using == router.db_for_write(self.model):
+            using = None
+        return channel_name(self.label, pk, place=place, audience=audience, using=using)
+
+    @cached_property
+    def is_restricted(self) -> bool:
+        """Whether rows may be outside `get_queryset()`: judged by its first answer."""
+        if type(self).get_queryset is ModelStream.get_queryset:
+            return False
+        query = self.get_queryset().query
+        return bool(
+            query.where or query.distinct or query.combinator or query.is_sliced
         )
 
-    def channels(self, change: Change, audience: str | None) -> tuple[str, str]:
-        """The collection's and the object's channel, without GRIP_PREFIX."""
-        own = router.db_for_write(self.model)
-        using = None if change.using == own else change.using
-        return (
-            channel_name(self.label, audience=audience, using=using),
-            channel_name(self.label, change.pk, audience=audience, using=using),
+    @cached_property
+    def columns(self) -> frozenset[str] | None:
+        """The names of fields that decide where a row stands or whether it is told.
+
+        Those of scopes, `watch` and `touch`, and their columns; None if any may.
+        """
+        if self.is_restricted or any(callable(path) for path in self.scopes.values()):
+            return None
+        names: set[str] = set()
+        paths = [str(path).split("__")[0] for path in self.scopes.values()]
+        for name in (*paths, *(self.watch or ()), *self.touch):
+            field = self.model._meta.get_field(name)
+            names |= {field.name, getattr(field, "attname", field.name)}
+        return frozenset(names)
+
+    @cached_property
+    def watched_columns(self) -> tuple[str, ...]:
+        """`watch` without many-to-many fields, which have no column."""
+        return tuple(
+            name
+            for name in self.watch or ()
+            if not self.model._meta.get_field(name).many_to_many
         )
 
+    @cached_property
+    def asks_instances(self) -> bool:
+        """Whether rows are needed besides payloads: by a scope or `should_publish`."""
+        return type(self).should_publish is not ModelStream.should_publish or any(
+            callable(source) for source in self.scopes.values()
+        )
 
-_OPTIONS = ("fields", "serializer_class", "audiences", "events")
+    @cached_property
+    def runs_code(self) -> bool:
+        """Whether reading a payload runs code that is not ours, and may fail."""
+        own = (
+            type(self).get_data is ModelStream.get_data
+            and type(self).encode is ModelStream.encode
+        )
+        own &= type(self).get_queryset is ModelStream.get_queryset
+        return not own or self.fields is None
+
+    def is_watched(self, changed: Iterable[str] | None) -> bool:
+        """Whether a write to these columns may be told under `watch`."""
+        return self.may_matter(changed) or (
+            changed is not None and not set(self.watch or ()).isdisjoint(changed)
+        )
+
+    def may_matter(self, changed: Iterable[str] | None) -> bool:
+        """Whether a write to these columns (None: any) may move a row or is watched."""
+        columns = self.columns
+        if columns is None or changed is None:
+            return columns is None or bool(columns)
+        return not columns.isdisjoint(changed)
+
+
+_OPTIONS = (
+    *("fields", "serializer_class", "audiences"),
+    *("events", "scopes", "watch", "touch", "bulk_limit"),
+)
 
 
 def _check_options(stream: ModelStream) -> None:
@@ -124,8 +216,6 @@ def _check_options(stream: ModelStream) -> None:
     ]
     if len(payloads) > 1:
         raise ImproperlyConfigured(f"{where} has {' and '.join(payloads)}: choose one.")
-    if isinstance(stream.fields, str):
-        raise ImproperlyConfigured(f"fields of {where} is a list; got a str.")
     if stream.audiences is not None and not stream.audiences:
         raise ImproperlyConfigured(f"audiences of {where} is empty.")
     if unknown := set(stream.events) - {"create", "update", "delete"}:
@@ -133,13 +223,34 @@ def _check_options(stream: ModelStream) -> None:
             f"events of {where} has {sorted(unknown)}; known are create, update and "
             "delete."
         )
-    for name in stream.fields or ():
-        try:
-            stream.model._meta.get_field(name)
-        except FieldDoesNotExist as exc:
+    for option in ("fields", "watch", "touch"):
+        names = getattr(stream, option)
+        if isinstance(names, str):
+            raise ImproperlyConfigured(f"{option} of {where} is a list; got a str.")
+        for name in names or ():
+            field = _field(stream, option, name)
+            if option == "touch" and not (field.many_to_one or field.one_to_one):
+                raise ImproperlyConfigured(
+                    f"touch of {where} names {name!r}, which is no foreign key."
+                )
+    for name, source in stream.scopes.items():
+        if not name.isidentifier() or name in RESERVED:
             raise ImproperlyConfigured(
-                f"fields of {where} names {name!r}, which is no field of it."
-            ) from exc
+                f"{where} has a scope {name!r}; expected an identifier that is none of "
+                f"{', '.join(sorted(RESERVED))}."
+            )
+        if not callable(source):
+            _field(stream, f"scopes[{name!r}]", str(source).split("__")[0])
+
+
+def _field(stream: ModelStream, option: str, name: str) -> Any:
+    try:
+        return stream.model._meta.get_field(name)
+    except FieldDoesNotExist as exc:
+        raise ImproperlyConfigured(
+            f"{option} of the stream of {stream.label} names {name!r}, which is no "
+            "field of it."
+        ) from exc
 
 
 def _value(instance: models.Model, name: str) -> Any:
@@ -147,6 +258,17 @@ def _value(instance: models.Model, name: str) -> Any:
     if field.many_to_many:
         return [related.pk for related in getattr(instance, name).order_by("pk")]
     return field.value_from_object(instance)  # type: ignore[union-attr]
+
+
+def json_text(data: Any, encoder: type[json.JSONEncoder] = DjangoJSONEncoder) -> str:
+    """`data` as JSON text. Raises ValueError and TypeError for what JSON has not."""
+    return json.dumps(
+        data,
+        cls=encoder,
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+    )
 
 
 def _encoder(serializer: Serializer | None) -> type[json.JSONEncoder]:
@@ -225,9 +347,9 @@ def realtime(**options: Any) -> Callable[[M], M]: ...
 def realtime(model: Any = None, /, **options: Any) -> Any:
     """Announce the changes of a model: `@realtime` or `@realtime(fields=[…])`.
 
-    Options are those of `ModelStream`: `fields`, `serializer_class`, `audiences`,
-    `events`. Bare, events are thin. Raises ImproperlyConfigured for unknown options,
-    abstract models and a model that is registered already.
+    Options are the attributes of `ModelStream`. Bare, events are thin. Raises
+    ImproperlyConfigured for unknown options, abstract models and a model that is
+    registered already.
     """
 
     def decorate(model: M) -> M:

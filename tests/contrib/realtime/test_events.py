@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_grip.contrib.realtime import sse
-from django_grip.contrib.realtime.events import Change, Notice, envelope, merge
+from django_grip.contrib.realtime.events import (
+    Change,
+    Notice,
+    State,
+    Step,
+    envelope,
+    merge,
+    steps,
+)
 
 
 def notice(op, changed=None, data="{}"):
@@ -17,7 +25,12 @@ def notice(op, changed=None, data="{}"):
         using="default",
         changed=None if changed is None else frozenset(changed),
     )
-    return Notice(change=change, audiences={None: data})
+    return Notice(
+        change=change,
+        before=None if op == "create" else State(),
+        after=None if op == "delete" else State(),
+        payloads={None: data},
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,7 +48,7 @@ def test_two_changes_of_a_row_are_one(first, second, op):
     merged = merge(notice(first), notice(second, data='{"last":1}'))
     assert (merged and merged.change.op) == op
     if merged:
-        assert merged.audiences == {None: '{"last":1}'}
+        assert merged.payloads == {None: '{"last":1}'}
 
 
 def test_changed_columns_are_united_and_forgotten_when_one_is_unknown():
@@ -49,8 +62,12 @@ def test_envelope_has_the_promised_fields_and_no_nulls():
     text = envelope(
         id="9f",
         channel="shop.order.1",
-        change=notice("update", ["b", "a"]).change,
+        op="update",
+        label="shop.order",
+        pk=1,
         ts="2026-11-20T23:44:51.120Z",
+        changed=["a", "b"],
+        reason=None,
         data='{"id":1}',
     )
     assert json.loads(text) == {
@@ -63,16 +80,101 @@ def test_envelope_has_the_promised_fields_and_no_nulls():
         "changed": ["a", "b"],
         "data": {"id": 1},
     }
-    thin = envelope(
-        id="9f", channel="c", change=notice("delete").change, ts="t", data=None
-    )
-    assert set(json.loads(thin)) == {"id", "channel", "op", "model", "pk", "ts"}
 
 
 def test_pks_are_json():
-    change = Change(op="delete", label="a.b", pk=(1, uuid.UUID(int=5)), using="default")
-    text = envelope(id="i", channel="c", change=change, ts="t", data=None)
+    pk = (1, uuid.UUID(int=5))
+    text = envelope(id="i", channel="c", op="delete", label="a.b", pk=pk, ts="t")
     assert json.loads(text)["pk"] == [1, "00000000-0000-0000-0000-000000000005"]
+
+
+SEVEN, EIGHT = ("tenant", "7"), ("tenant", "8")
+
+
+def state(*places):
+    return State(frozenset(places))
+
+
+@pytest.mark.parametrize(
+    ("op", "before", "after", "expected"),
+    [
+        (
+            "create",
+            None,
+            state(SEVEN),
+            [
+                Step("collection", "create"),
+                Step("object", "create"),
+                Step(SEVEN, "create"),
+            ],
+        ),
+        (
+            "update",
+            state(SEVEN),
+            state(SEVEN),
+            [
+                Step("collection", "update"),
+                Step("object", "update"),
+                Step(SEVEN, "update"),
+            ],
+        ),
+        (
+            "update",
+            state(SEVEN),
+            state(EIGHT),
+            [
+                Step("collection", "update"),
+                Step("object", "delete", "leave"),
+                Step(SEVEN, "delete", "leave"),
+                Step(EIGHT, "create", "enter"),
+            ],
+        ),
+        (
+            "update",
+            state(),
+            state(EIGHT),
+            [
+                Step("collection", "update"),
+                Step("object", "update"),
+                Step(EIGHT, "create", "enter"),
+            ],
+        ),
+        (
+            "update",
+            state(SEVEN),
+            None,
+            [
+                Step("collection", "delete", "leave"),
+                Step("object", "delete", "leave"),
+                Step(SEVEN, "delete", "leave"),
+            ],
+        ),
+        (
+            "update",
+            None,
+            state(SEVEN),
+            [
+                Step("collection", "create", "enter"),
+                Step("object", "create", "enter"),
+                Step(SEVEN, "create", "enter"),
+            ],
+        ),
+        (
+            "delete",
+            state(SEVEN),
+            None,
+            [
+                Step("collection", "delete"),
+                Step("object", "delete"),
+                Step(SEVEN, "delete"),
+            ],
+        ),
+        ("update", None, None, []),
+        ("create", None, None, []),
+    ],
+)
+def test_who_hears_what_of_a_row_that_moves(op, before, after, expected):
+    assert list(steps(op, before, after)) == expected
 
 
 def parse(text):

@@ -1,0 +1,133 @@
+"""What programs announce themselves, and the names of channels."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models, router, transaction
+
+from django_grip.contrib.realtime import delivery, states
+from django_grip.contrib.realtime.contexts import current_origin
+from django_grip.contrib.realtime.events import Op
+from django_grip.contrib.realtime.streams import ModelStream, json_text, registry
+from django_grip.publishers import get_publisher
+
+Target = models.Model | type[models.Model] | str
+
+
+def channel_for(
+    target: models.Model | type[models.Model],
+    scope: str | None = None,
+    value: Any = None,
+    audience: str | None = None,
+) -> str:
+    """The channel of an object, of a model's collection or of a scope's value.
+
+    Without GRIP_PREFIX, as `publish()` takes it. Raises ImproperlyConfigured for a
+    model that is not registered, and ValueError for a scope or an audience that its
+    stream does not have, or where it has audiences and none is named.
+    """
+    is_object = isinstance(target, models.Model)
+    stream = _stream_of(target)
+    if audience not in stream.serializers:
+        names = ", ".join(str(name) for name in stream.serializers if name is not None)
+        raise ValueError(
+            f"The stream of {stream.label} has "
+            f"{f'the audiences {names}' if names else 'no audiences'}; "
+            f"got {audience!r}."
+        )
+    if scope is None:
+        pk = target.pk if is_object else None
+        using = target._state.db if is_object else None
+        return stream.channel(pk, audience=audience, using=using)
+    if scope not in stream.scopes:
+        raise ValueError(
+            f"The stream of {stream.label} has no scope {scope!r}; it has "
+            f"{', '.join(stream.scopes) or 'none'}."
+        )
+    if is_object:
+        raise ValueError("A scope is one of the model's: pass the model class.")
+    found = list(states.texts(value))
+    if len(found) != 1:
+        raise ValueError(f"Expected one value for the scope {scope!r}; got {value!r}.")
+    return stream.channel(place=(scope, found[0]), audience=audience)
+
+
+def publish_changes(queryset: models.QuerySet[Any], op: Op = "update") -> int:
+    """Announce rows that were written past us: by raw SQL, a database, another program.
+
+    For "delete" call it before the rows go. Returns how many rows. Raises
+    ImproperlyConfigured for a model that is not registered.
+    """
+    stream = _stream_of(queryset.model)
+    using = queryset._db or router.db_for_write(queryset.model)  # type: ignore[attr-defined]
+    with transaction.atomic(using=using):
+        pks = list(queryset.order_by().using(using).values_list("pk", flat=True))
+        if pks:
+            before = None
+            if op == "delete":
+                before = states.read(stream, using, pks)
+            delivery.announce(stream, op, pks, using, before=before)
+    return len(pks)
+
+
+def publish_event(target: Target, op: str, data: Any = None) -> None:
+    """Send an event of your own when the transaction commits.
+
+    `publish_event(order, "shipped", {"by": "bike"})` goes where a change of that row
+    would go: to the collection, its scopes and its own channel; of a model to the
+    collection; of a str to the channel of that name. `data` is put into JSON as Django
+    does. Audiences all get it: it must be fit for each.
+    """
+    text = None if data is None else json_text(data)
+    id = uuid4().hex
+    using = None
+    if isinstance(target, str):
+        items = [
+            delivery.event_item(
+                target, op, current_origin(), id=id, label=None, data=text
+            )
+        ]
+    else:
+        stream = _stream_of(target)
+        pk = None
+        channels = []
+        if isinstance(target, models.Model):
+            pk = target.pk
+            using = target._state.db or router.db_for_write(stream.model)
+            rows = states.read(stream, using, [pk])
+            places = rows[pk].state.places if pk in rows else ()
+            channels = [{"pk": pk}, *({"place": place} for place in sorted(places))]
+        items = [
+            delivery.event_item(
+                stream.channel(audience=audience, using=using, **where),
+                op,
+                current_origin(),
+                id=id,
+                label=stream.label,
+                pk=pk,
+                data=text,
+            )
+            for audience in stream.serializers
+            for where in ({}, *channels)
+        ]
+    transaction.on_commit(lambda: get_publisher().enqueue(items), using=using)
+
+
+async def apublish_event(target: Target, op: str, data: Any = None) -> None:
+    """See publish_event()."""
+    await sync_to_async(publish_event)(target, op, data)
+
+
+def _stream_of(target: Target) -> ModelStream:
+    model = type(target) if isinstance(target, models.Model) else target
+    stream = registry.get(model)  # type: ignore[arg-type]
+    if stream is None:
+        raise ImproperlyConfigured(
+            f"{model!r} is not registered for realtime. Decorate it with @realtime, or "
+            "register a ModelStream for it."
+        )
+    return stream
