@@ -53,3 +53,6 @@ else:
             },
         }
     }
+
+# A second one, for what is written on another alias than the model's own.
+DATABASES["other"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}

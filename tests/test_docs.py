@@ -212,6 +212,166 @@ def test_the_publisher_of_the_page_on_publishing_hands_items_over(tutorial):
     assert json.loads(frame[1:])["channel"] == "shop.order"
 
 
+MODELS_APP = """# shop/apps.py
+from django.apps import AppConfig
+
+
+class ShopConfig(AppConfig):
+    name = "shop"
+    default_auto_field = "django.db.models.BigAutoField"
+"""
+
+MODELS_TESTS = """# shop/test_page.py
+from django.contrib.auth.models import Group
+from django.test import RequestFactory, TestCase
+from django_grip.contrib.realtime import test as realtime
+from django_grip.holds import GripData
+from shop import imports, models, views
+
+
+class PageTest(TestCase):
+    def setUp(self):
+        self.order = models.Order.objects.create(tenant=1, total=2000)
+
+    def told(self, write):
+        with realtime.capture_events() as events:
+            with self.captureOnCommitCallbacks(execute=True):
+                write()
+        return [(event.op, event.channel) for event in events], list(events)
+
+    def test_payloads(self):
+        _, (tag, _) = self.told(lambda: models.Tag.objects.create(name="t"))
+        self.assertIsNone(tag.data)
+        _, (group, _) = self.told(lambda: Group.objects.create(name="g"))
+        self.assertEqual(group.data["name"], "g")
+        _, (customer, _) = self.told(lambda: models.Customer.objects.create(name="c"))
+        self.assertEqual(set(customer.data), {"id", "name"})
+        _, (product, _) = self.told(
+            lambda: models.Product.objects.create(name="p", price=1, cost=0)
+        )
+        self.assertEqual(set(product.data), {"id", "name", "price"})
+
+    def test_scopes(self):
+        told, _ = self.told(self.order.save)
+        pk = self.order.pk
+        self.assertEqual(
+            told,
+            [
+                ("update", "shop.order"),
+                ("update", f"shop.order.{pk}"),
+                ("update", "shop.order~tenant.1"),
+                ("update", "shop.order~urgent.true"),
+            ],
+        )
+        request = RequestFactory().get("/")
+        request.grip = GripData(proxied=True)
+        views.orders_of(request, 1)
+        (channel,) = request.grip.instruct.channels
+        self.assertEqual(channel.name, "shop.order~tenant.1")
+
+    def test_should_publish(self):
+        quote = models.Quote.objects.create(is_draft=False)
+        self.assertEqual(self.told(quote.save)[0], [])
+
+    def test_watch_and_touch(self):
+        line = models.Line(order=self.order, sku="a")
+        told, _ = self.told(line.save)
+        self.assertIn(("create", "shop.line"), told)
+        self.assertIn(("update", f"shop.order.{self.order.pk}"), told)
+        line.picked_at = "2026-01-01T00:00Z"
+        told, _ = self.told(line.save)
+        self.assertNotIn("shop.line", {channel for _, channel in told})
+
+    def test_bulk_writes(self):
+        for rows, op, events in ((50, "create", 50), (51, "bulk", 1)):
+            parcels = [models.Parcel(code=str(n)) for n in range(rows)]
+            told, _ = self.told(lambda: models.Parcel.objects.bulk_create(parcels))
+            self.assertEqual(told.count((op, "shop.parcel")), events)
+        self.assertEqual(models.Parcel.objects.sent().count(), 0)
+
+    def test_imports(self):
+        told, events = self.told(imports.raise_totals)
+        self.assertEqual(told[0], ("update", "shop.order"))
+        self.assertEqual(events[0].data["total"], 2001)
+        told, events = self.told(lambda: imports.import_parcels(["a", "b"]))
+        self.assertEqual(told, [("imported", "shop.parcel")])
+        self.assertEqual(events[0].data, {"count": 2})
+"""
+
+
+MODELS_URLS = """# site_/urls.py
+from django.urls import include, path
+from django_grip.contrib.rest_framework import StreamModelMixin
+from rest_framework import permissions, routers, serializers, viewsets
+from shop.models import Order
+
+
+class OrderSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Order
+        fields = ("id", "status", "total")
+
+
+class OrderViewSet(StreamModelMixin, viewsets.ReadOnlyModelViewSet):
+    queryset = Order.objects.all()
+    serializer_class = OrderSerializer
+
+
+class StaffOrderViewSet(OrderViewSet):
+    permission_classes = (permissions.IsAdminUser,)
+
+
+router = routers.DefaultRouter()
+router.register("orders", OrderViewSet, basename="order")
+router.register("staff/orders", StaffOrderViewSet, basename="staff-order")
+urlpatterns = [path("", include(router.urls))]
+"""
+
+
+@pytest.fixture(scope="module")
+def models_page(tmp_path_factory):
+    """A project of the blocks of the page on models."""
+    project = Project(tmp_path_factory.mktemp("models"))
+    project.run("django-admin startproject site_ .")
+    project.run("python manage.py startapp shop")
+    (project.directory / "shop" / "models.py").unlink()
+    (project.directory / "shop" / "tests.py").unlink()
+    for block in blocks("docs/tutorial/live-list.md", "python"):
+        if block.startswith("# site_/settings.py"):
+            project.write(block)
+    for block in blocks("docs/how-to/models.md", "python"):
+        project.write(block, append=("models.py",))
+    project.write(MODELS_APP)
+    project.write(MODELS_TESTS)
+    project.write(MODELS_URLS)
+    project.run("python manage.py makemigrations shop")
+    return project
+
+
+def test_the_page_on_models_passes_its_own_tests(models_page):
+    models_page.run("python manage.py check --fail-level WARNING")
+    output = models_page.run("python manage.py test shop.tests shop.test_page")
+    assert "Ran 9 tests" in output
+
+
+def test_the_commands_of_the_page_on_models_say_what_the_reference_shows(models_page):
+    models_page.run("python manage.py migrate")
+    create = (
+        "from django.contrib.auth.models import User; from shop.models import Order; "
+        "User.objects.create(username='ann'); Order.objects.create(pk=42, tenant=1)"
+    )
+    models_page.run(f'python manage.py shell --verbosity=0 --command "{create}"')
+    listing, explanation = blocks("docs/reference/realtime-commands.md", "text")
+    (commands,) = (
+        block
+        for block in blocks("docs/how-to/models.md", "console")
+        if "realtime_list" in block
+    )
+    list_command, explain_command = commands.splitlines()
+    assert f"\n{listing}" in "\n" + models_page.run(list_command)
+    assert explanation == models_page.run(explain_command)
+
+
 @pytest.fixture(scope="module")
 def readme(tmp_path_factory):
     """A project with the ten lines of the README, as pasted."""

@@ -9,10 +9,12 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models, router, transaction
 
+from django_grip import conf
 from django_grip.contrib.realtime import delivery, states
 from django_grip.contrib.realtime.contexts import current_origin
 from django_grip.contrib.realtime.events import Op
 from django_grip.contrib.realtime.streams import ModelStream, json_text, registry
+from django_grip.headers import check_channel
 from django_grip.publishers import get_publisher
 
 Target = models.Model | type[models.Model] | str
@@ -41,6 +43,8 @@ def channel_for(
         )
     if scope is None:
         pk = target.pk if is_object else None
+        if is_object and pk is None:
+            raise ValueError(f"A {stream.label} that is not stored has no channel.")
         using = target._state.db if is_object else None
         return stream.channel(pk, audience=audience, using=using)
     if scope not in stream.scopes:
@@ -65,12 +69,13 @@ def publish_changes(queryset: models.QuerySet[Any], op: Op = "update") -> int:
     stream = _stream_of(queryset.model)
     using = queryset._db or router.db_for_write(queryset.model)  # type: ignore[attr-defined]
     with transaction.atomic(using=using):
-        pks = list(queryset.order_by().using(using).values_list("pk", flat=True))
+        found = queryset.order_by().using(using).values_list("pk", flat=True)
+        pks = list(dict.fromkeys(found))
         if pks:
             before = None
             if op == "delete":
                 before = states.read(stream, using, pks)
-            delivery.announce(stream, op, pks, using, before=before)
+            delivery.announce(stream, op, pks, using, before=before, always=True)
     return len(pks)
 
 
@@ -83,12 +88,20 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
     does. Audiences all get it: it must be fit for each.
     """
     text = None if data is None else json_text(data)
-    id = uuid4().hex
+    id, ts, prefix = uuid4().hex, delivery.now(), conf.prefix()
     using = None
     if isinstance(target, str):
+        check_channel(target)
         items = [
             delivery.event_item(
-                target, op, current_origin(), id=id, label=None, data=text
+                prefix,
+                target,
+                op,
+                current_origin(),
+                id=id,
+                label=None,
+                ts=ts,
+                data=text,
             )
         ]
     else:
@@ -103,11 +116,13 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
             channels = [{"pk": pk}, *({"place": place} for place in sorted(places))]
         items = [
             delivery.event_item(
+                prefix,
                 stream.channel(audience=audience, using=using, **where),
                 op,
                 current_origin(),
                 id=id,
                 label=stream.label,
+                ts=ts,
                 pk=pk,
                 data=text,
             )

@@ -21,5 +21,12 @@ class RealtimeConfig(AppConfig):
 
         autodiscover_modules("streams")
         registry.listen(capture.connect)
-        register(checks.check_settings)
-        register(checks.check_serializers)
+        for check in (
+            checks.check_settings,
+            checks.check_serializers,
+            checks.check_touch,
+            checks.check_managers,
+            checks.check_foreign_keys,
+            checks.check_secrets,
+        ):
+            register(check)

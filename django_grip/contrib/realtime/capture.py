@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 from django.apps import apps
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.db.models.signals import (
     m2m_changed,
     post_delete,
@@ -23,7 +24,13 @@ from django_grip.contrib.realtime.states import Row
 from django_grip.contrib.realtime.streams import ModelStream, registry
 
 _BEFORE = "_grip_before"
-"""Where an instance carries its rows as they stood before the write under way."""
+"""Where an instance carries its rows as they stood before the writes under way."""
+
+_INSERTS = "_grip_inserts"
+"""Where an instance says that the save under way inserts for sure."""
+
+_RAW = "_grip_raw"
+"""Where an instance says that it comes from a fixture."""
 
 
 def connect(stream: ModelStream) -> None:
@@ -57,14 +64,19 @@ def before_save(
     **kwargs: Any,
 ) -> None:
     """Receive pre_save: read where the row stands, if the write may move it."""
+    instance.__dict__[_RAW] = raw
     if raw:
         return
     before: dict[str, dict[Any, Row]] = {}
     for stream in _streams(sender):
         pk = _pk(instance, stream)
-        if not _is_new(instance, stream, pk) and stream.may_matter(update_fields):
+        is_new = pk is None or (
+            instance.__dict__.get(_INSERTS)
+            and sender._meta.concrete_model is stream.model
+        )
+        if not is_new and stream.may_matter(update_fields):
             before[stream.label] = states.read(stream, using, [pk], lock=True)
-    setattr(instance, _BEFORE, before)
+    _stack(instance).append(before)
 
 
 def on_save(
@@ -79,7 +91,7 @@ def on_save(
     """Receive post_save. Fixtures (`raw`) are silent."""
     if raw:
         return
-    before = instance.__dict__.pop(_BEFORE, {})
+    before = _pop(instance)
     changed = None
     if update_fields is not None and not created:
         changed = frozenset(update_fields)
@@ -101,16 +113,18 @@ def before_delete(
     before: dict[str, dict[Any, Row]] = {}
     for stream in _streams(sender):
         pk = _pk(instance, stream)
-        if not managers.is_collecting(stream) and stream.may_matter(None):
-            before[stream.label] = states.read(stream, using, [pk], lock=True)
-    setattr(instance, _BEFORE, before)
+        if stream.may_matter(None) and not managers.knows(stream, pk):
+            row = states.read(stream, using, [pk], lock=True)
+            if not managers.learn(stream, row):
+                before[stream.label] = row
+    _stack(instance).append(before)
 
 
 def on_delete(
     sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
 ) -> None:
     """Receive post_delete, where the instance still has its pk."""
-    before = instance.__dict__.pop(_BEFORE, {})
+    before = _pop(instance)
     for stream in _streams(sender):
         pk = _pk(instance, stream)
         if not managers.collect(stream, pk):
@@ -127,7 +141,12 @@ def on_m2m(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Receive m2m_changed, from either side: the rows that have the field changed."""
+    """Receive m2m_changed, from either side: the rows that have the field changed.
+
+    loaddata sets the values of an instance that it has just saved as it was.
+    """
+    if instance.__dict__.get(_RAW):
+        return
     owner = model if reverse else type(instance)
     when, _, what = action.partition("_")
     for stream in _streams(owner):
@@ -174,14 +193,19 @@ def _m2m_rows(
         return []
     if not reverse:
         return [_pk(instance, stream)]
-    if pk_set is not None:
-        return sorted(pk_set)
     through = field.remote_field.through
-    rows = through._base_manager.using(using).filter(
-        **{field.m2m_reverse_field_name(): instance.pk}
+    owner = through._meta.get_field(field.m2m_field_name())
+    if pk_set is None:
+        rows = through._base_manager.using(using).filter(
+            **{field.m2m_reverse_field_name(): instance}
+        )
+        pk_set = set(rows.values_list(owner.attname, flat=True))
+    if owner.target_field.primary_key:
+        return sorted(pk_set)
+    rows = stream.model._base_manager.using(using).filter(
+        **{f"{owner.target_field.name}__in": pk_set}
     )
-    column = through._meta.get_field(field.m2m_field_name()).attname
-    return sorted(rows.values_list(column, flat=True))
+    return sorted(rows.values_list("pk", flat=True))
 
 
 def _streams(sender: type[models.Model]) -> Iterator[ModelStream]:
@@ -198,20 +222,22 @@ def _pk(instance: models.Model, stream: ModelStream) -> Any:
     return getattr(instance, stream.model._meta.pk.attname)
 
 
-def _is_new(instance: models.Model, stream: ModelStream, pk: Any) -> bool:
-    """Whether save() will insert for sure: see Model._save_table."""
-    field = stream.model._meta.pk
-    return pk is None or (
-        instance._state.adding
-        and (field.has_default() or field.has_db_default())
-        and type(instance)._meta.concrete_model is stream.model
-    )
+def _stack(instance: models.Model) -> list[dict[str, dict[Any, Row]]]:
+    """A receiver of a save may save the same instance again."""
+    stack: list[dict[str, dict[Any, Row]]] = instance.__dict__.setdefault(_BEFORE, [])
+    return stack
+
+
+def _pop(instance: models.Model) -> dict[str, dict[Any, Row]]:
+    stack = _stack(instance)
+    return stack.pop() if stack else {}
 
 
 def _make_saves_atomic(model: type[models.Model]) -> None:
     """In autocommit Django sends post_save after the commit; capture needs it before.
 
-    See `Model.save_base`: its atomic block ends before the signal.
+    See `Model.save_base`: its atomic block ends before the signal. In a transaction
+    nothing is changed: an error of a receiver would else mark it for rollback.
     """
     save_base = model.save_base
     if getattr(save_base, "grip_atomic", False):
@@ -219,9 +245,33 @@ def _make_saves_atomic(model: type[models.Model]) -> None:
 
     @wraps(save_base)
     def atomic_save_base(self: models.Model, *args: Any, **kwargs: Any) -> None:
-        using = kwargs.get("using") or (args[3] if len(args) > 3 else None)
-        with transaction.atomic(using=using, savepoint=False):
-            save_base(self, *args, **kwargs)
+        given = {**dict(zip(_SAVE_BASE, args, strict=False)), **kwargs}
+        using = given.get("using") or router.db_for_write(type(self), instance=self)
+        stack = _stack(self)
+        depth = len(stack)
+        outer = self.__dict__.get(_INSERTS, False)
+        self.__dict__[_INSERTS] = _inserts(self, given)
+        is_open = transaction.get_connection(using).in_atomic_block
+        try:
+            with nullcontext() if is_open else transaction.atomic(using=using):
+                save_base(self, *args, **kwargs)
+        finally:
+            del stack[depth:]
+            self.__dict__[_INSERTS] = outer
 
     atomic_save_base.grip_atomic = True  # type: ignore[attr-defined]
     model.save_base = atomic_save_base  # type: ignore[method-assign]
+
+
+_SAVE_BASE = ("raw", "force_insert", "force_update", "using", "update_fields")
+"""The parameters of Model.save_base, in order."""
+
+
+def _inserts(instance: models.Model, given: Mapping[str, Any]) -> bool:
+    """Whether a save inserts for sure: see Model._save_table."""
+    if given.get("force_insert"):
+        return True
+    if given.get("force_update") or given.get("update_fields") is not None:
+        return False
+    pk = instance._meta.pk
+    return instance._state.adding and (pk.has_default() or pk.has_db_default())

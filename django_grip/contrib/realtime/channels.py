@@ -11,6 +11,7 @@ GRIP_PREFIX is not part of these names: publish() and the hold put it before the
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
@@ -62,6 +63,7 @@ def pk_text(pk: Any) -> str:
     return str(pk)
 
 
+@lru_cache(maxsize=4096)
 def encode(value: str) -> str:
     """Percent-encode all but letters, digits, `-` and `_`."""
     return quote(value, safe="").replace(".", "%2E").replace("~", "%7E")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -45,6 +45,59 @@ BULK_OBJECTS = 10_000
 """Rows of one operation whose own channels are told one by one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """One operation on rows of a stream, as it is captured.
+
+    `before` are the rows as they stood, without those that were not told of; None: the
+    write moved nothing. With `always` it is told whatever is watched.
+    """
+
+    stream: ModelStream
+    op: Op
+    using: str
+    before: Mapping[Any, Row] | None = None
+    changed: frozenset[str] | None = None
+    always: bool = False
+    origin: str | None = field(default_factory=current_origin)
+
+    def change(self, pk: Any, instance: Any = None) -> Change:
+        """The change of one row."""
+        return Change(
+            op=self.op,
+            label=self.stream.label,
+            pk=pk,
+            using=self.using,
+            changed=self.changed,
+            origin=self.origin,
+            instance=instance,
+        )
+
+    def states(self, pk: Any, row: Row | None) -> tuple[State | None, State | None]:
+        """Where a row stood and, by what was read of it now, stands."""
+        after = row.state if row is not None else None
+        if self.op == "create":
+            return None, after
+        if self.before is not None:
+            found = self.before.get(pk)
+            return (found.state if found is not None else None), after
+        return (State() if self.op == "delete" else after), after
+
+    def parents(self, rows: Mapping[Any, Row]) -> set[tuple[str, Any]]:
+        """The rows touched by those that are told, before and after."""
+        found: set[tuple[str, Any]] = set()
+        before = self.before or {}
+        for pk in {**before, **rows}:
+            old, new = before.get(pk), rows.get(pk)
+            if self.before is not None and old and new and not self.always:
+                seen = is_seen(self.stream, old.state, new.state, self.changed)
+                if self.op == "update" and not seen:
+                    continue
+            for row in (old, new):
+                found |= row.parents if row is not None else set()
+        return found
+
+
 def announce(
     stream: ModelStream,
     op: Op,
@@ -53,41 +106,43 @@ def announce(
     *,
     before: Mapping[Any, Row] | None = None,
     changed: frozenset[str] | None = None,
+    always: bool = False,
 ) -> None:
     """Capture one operation; publish it when the transaction commits.
 
-    Called inside the transaction, after the write, with the pks of the rows written.
-    `before` are the rows as they stood, without those that were not told of; None: the
-    write moved nothing. States and payloads are read here, once. Never raises for what
-    a serializer does: the event is then thin, which is logged and signalled.
+    Called inside the transaction, after the write, with the pks of the rows written;
+    the rest is said at `Write`. States and payloads are read here, once. Never raises
+    for what a serializer does: the event is then thin, which is logged and signalled.
     """
-    if op == "update" and stream.watch is not None and not stream.is_watched(changed):
+    is_watching = op == "update" and stream.watch is not None and not always
+    if is_watching and not stream.is_watched(changed):
         return
-    departure = _departure(using)
-    after: Mapping[Any, Row] = {}
-    parents = {parent for row in (before or {}).values() for parent in row.parents}
+    write = Write(
+        stream=stream,
+        op=op,
+        using=using,
+        before=before,
+        changed=changed,
+        always=always,
+    )
+    rows: Mapping[Any, Row] = {}
     if len(pks) > stream.bulk_limit:
         if op != "delete":
-            after = _states(stream, pks, using)
-        moves = [(pk, *_states_of(op, pk, before, after.get(pk))) for pk in pks]
+            rows = _states(write, pks)
         bulk = BulkNotice(
             op=op,
             label=stream.label,
             using=using,
             count=len(pks),
-            moves=moves,
+            moves=[(pk, *write.states(pk, rows.get(pk))) for pk in pks],
             changed=changed,
-            origin=current_origin(),
+            origin=write.origin,
         )
-        departure.add(stream, bulk)
+        _departure(using).add(stream, bulk)
     else:
-        after = rows = {} if op == "delete" else _rows(stream, pks, using)
-        for pk in pks:
-            notice = _notice(stream, op, pk, using, before, rows.get(pk), changed)
-            if notice is not None:
-                departure.add(stream, notice)
+        rows = _add(write, pks)
     if stream.touch:
-        _touch(stream, parents.union(*(row.parents for row in after.values())), using)
+        _touch(stream, write.parents(rows), using)
 
 
 def announce_unknown(
@@ -105,6 +160,19 @@ def announce_unknown(
     _departure(using).add(stream, bulk)
 
 
+def is_seen(
+    stream: ModelStream, before: State, after: State, named: frozenset[str] | None
+) -> bool:
+    """Whether an update changed something that is watched, or moved the row.
+
+    Many-to-many values have no column: there what the writes named counts.
+    """
+    if stream.watch is None or before != after:
+        return True
+    unseen = set(stream.watch) - set(stream.watched_columns)
+    return bool(named and unseen & named)
+
+
 def _touch(stream: ModelStream, parents: Iterable[tuple[str, Any]], using: str) -> None:
     """Announce the rows that changed with theirs. These touch nothing further."""
     pks: dict[str, list[Any]] = {}
@@ -113,58 +181,59 @@ def _touch(stream: ModelStream, parents: Iterable[tuple[str, Any]], using: str) 
     for name, found in pks.items():
         model = stream.model._meta.get_field(name).related_model
         parent = registry.get(model)  # type: ignore[arg-type]
-        if parent is None or is_silent(parent.model):
-            continue
-        rows = _rows(parent, found, using)
-        for pk in rows:
-            notice = _notice(parent, "update", pk, using, None, rows[pk], None)
-            if notice is not None:
-                _departure(using).add(parent, notice)
+        if parent is not None and not is_silent(parent.model):
+            write = Write(stream=parent, op="update", using=using, always=True)
+            _add(write, found)
 
 
-def _notice(
-    stream: ModelStream,
-    op: Op,
-    pk: Any,
-    using: str,
-    before: Mapping[Any, Row] | None,
-    row: _Rendered | None,
-    changed: frozenset[str] | None,
-) -> Notice | None:
+def _add(write: Write, pks: Sequence[Any]) -> Mapping[Any, Row]:
+    """A notice for each row; returns the rows as they are now."""
+    rows: Mapping[Any, _Rendered] = {}
+    if write.op != "delete":
+        rows = _rows(write, pks)
+    departure = _departure(write.using)
+    for pk in pks:
+        notice = _notice(write, pk, rows.get(pk))
+        if notice is not None:
+            departure.add(write.stream, notice)
+    return rows
+
+
+def _notice(write: Write, pk: Any, row: _Rendered | None) -> Notice | None:
     """The notice of one row; None if the stream does not want it told."""
-    old, new = _states_of(op, pk, before, row)
-    change = Change(
-        op=op,
-        label=stream.label,
-        pk=pk,
-        using=using,
-        changed=changed,
-        origin=current_origin(),
-        instance=row.instance if row is not None else None,
+    stream = write.stream
+    before, after = write.states(pk, row)
+    is_leave = before is not None and (
+        after is None or not before.places <= after.places
     )
-    is_leave = old is not None and (new is None or old.places - new.places)
-    if not (op != "delete" and is_leave) and not stream.should_publish(change):
-        return None
+    if write.op == "delete" or not is_leave:
+        instance = row.instance if row is not None else None
+        if not _is_wanted(stream, write.change(pk, instance)):
+            return None
+    payloads = dict.fromkeys(stream.serializers) if row is None else row.payloads
+    old = None if write.before is None else write.before.get(pk)
     return Notice(
-        # Not kept until the commit, which may be far.
-        change=replace(change, instance=None),
-        before=old,
-        after=new,
-        payloads=row.payloads if row is not None else dict.fromkeys(stream.serializers),
+        # Without the instance: it is not kept until the commit, which may be far.
+        change=write.change(pk),
+        before=before,
+        after=after,
+        payloads=payloads,
         truncated=row.truncated if row is not None else frozenset(),
+        turn=states.next_turn() if old is None else old.turn,
+        named=write.changed or frozenset(),
+        always=write.always,
     )
 
 
-def _states_of(
-    op: Op, pk: Any, before: Mapping[Any, Row] | None, row: Row | None
-) -> tuple[State | None, State | None]:
-    new = row.state if row is not None else None
-    if op == "create":
-        return None, new
-    if before is not None:
-        found = before.get(pk)
-        return (found.state if found is not None else None), new
-    return (State() if op == "delete" else new), new
+def _is_wanted(stream: ModelStream, change: Change) -> bool:
+    try:
+        return stream.should_publish(change)
+    except Exception as exc:
+        # A boundary: the method is the user's, and the write must go on.
+        _say_failed(
+            stream, change, exc, "should_publish() of %s %s failed; it is not told"
+        )
+        return False
 
 
 @dataclass(frozen=True)
@@ -175,80 +244,88 @@ class _Rendered(Row):
     truncated: frozenset[str | None] = frozenset()
 
 
-def _states(stream: ModelStream, pks: Sequence[Any], using: str) -> Mapping[Any, Row]:
+def _states(write: Write, pks: Sequence[Any]) -> Mapping[Any, Row]:
+    stream = write.stream
     if stream.columns or stream.columns is None:
-        return states.read(stream, using, pks)
+        return states.read(stream, write.using, pks)
     return {pk: Row(State()) for pk in pks}
 
 
-def _rows(stream: ModelStream, pks: Sequence[Any], using: str) -> dict[Any, _Rendered]:
+def _rows(write: Write, pks: Sequence[Any]) -> dict[Any, _Rendered]:
     """The rows the stream tells of, as they are now, rendered for every audience."""
+    stream = write.stream
     if stream.is_thin and not stream.asks_instances:
         thin = dict.fromkeys(stream.serializers)
         return {
-            pk: _Rendered(row.state, row.parents, None, thin)
-            for pk, row in _states(stream, pks, using).items()
+            pk: _Rendered(row.state, row.parents, None, row.turn, thin)
+            for pk, row in _states(write, pks).items()
         }
     rows: dict[Any, _Rendered] = {}
     for chunk in states.chunks(pks):
         # Zone and language: a payload goes to everybody, so it may not depend on what
         # the writer's request has activated.
         with timezone.override(None), translation.override(settings.LANGUAGE_CODE):
-            rows |= _rendered(stream, chunk, using)
+            rows |= _rendered(write, chunk)
     return rows
 
 
 def _rendered(
-    stream: ModelStream, pks: Sequence[Any], using: str
+    write: Write, pks: Sequence[Any], *, guarded: bool = False
 ) -> dict[Any, _Rendered]:
+    stream, using = write.stream, write.using
     found: Mapping[Any, Row] | None = None
     try:
         # The savepoint: a query that fails would leave PostgreSQL's transaction
         # unusable. Where no code of the user runs there is nothing to guard.
         guard = transaction.atomic(using=using) if stream.runs_code else nullcontext()
         with guard:
-            found = states.read_instances(stream, using, pks)
-            return {pk: _render(stream, row) for pk, row in found.items()}
+            found = states.read_instances(stream, using, pks, guarded=guarded)
+            return {pk: _render(write, pk, row) for pk, row in found.items()}
     except Exception as exc:
         # A boundary: the serializer is the user's, and the write must go on.
         if len(pks) > 1:
             rows: dict[Any, _Rendered] = {}
             for pk in pks:
-                rows |= _rendered(stream, [pk], using)
+                rows |= _rendered(write, [pk])
             return rows
-        logger.exception(
-            "The payload of %s %s failed; its event goes out without data.",
-            stream.label,
-            pks[0],
-        )
-        change = Change(op="update", label=stream.label, pk=pks[0], using=using)
-        payload_failed.send_robust(sender=type(stream), change=change, exception=exc)
+        if found is None and stream.computes_scopes and not guarded:
+            return _rendered(write, pks, guarded=True)
+        what = "The payload of %s %s failed; its event goes out without data"
+        _say_failed(stream, write.change(pks[0]), exc, what)
     if found is None:
         # Not even read. Where it matters who may see it, nobody does.
-        found = (
-            {} if stream.columns is None or stream.scopes else {pks[0]: Row(State())}
-        )
+        is_anywhere = stream.columns is not None and not stream.scopes
+        found = {pks[0]: Row(State())} if is_anywhere else {}
     thin = dict.fromkeys(stream.serializers)
     return {
-        pk: _Rendered(row.state, row.parents, row.instance, thin)
+        pk: _Rendered(row.state, row.parents, row.instance, row.turn, thin)
         for pk, row in found.items()
     }
 
 
-def _render(stream: ModelStream, row: Row) -> _Rendered:
+def _say_failed(
+    stream: ModelStream, change: Change, error: Exception, what: str
+) -> None:
+    logger.error(f"{what}.", stream.label, change.pk, exc_info=error)
+    payload_failed.send_robust(sender=type(stream), change=change, exception=error)
+
+
+def _render(write: Write, pk: Any, row: Row) -> _Rendered:
+    stream = write.stream
     payloads: dict[str | None, str | None] = {}
     truncated = set()
+    change = write.change(pk, row.instance)
     for audience in stream.serializers:
         payloads[audience] = None
         if stream.is_thin:
             continue
-        text = stream.encode(stream.get_data(row.instance, audience), audience)
+        text = stream.encode(stream.get_data(change, audience), audience)
         if len(text.encode()) > conf.max_payload():
             truncated.add(audience)
         else:
             payloads[audience] = text
     return _Rendered(
-        row.state, row.parents, row.instance, payloads, frozenset(truncated)
+        row.state, row.parents, row.instance, row.turn, payloads, frozenset(truncated)
     )
 
 
@@ -290,29 +367,40 @@ class Departure:
         """Publish what survived, one notice for each row."""
         survived, self._survived = self._survived, []
         leaving: dict[Any, tuple[ModelStream, Notice | BulkNotice]] = {}
-        for stream, notice in survived:
+        latest_bulk: dict[str, int] = {}
+        positions: dict[Any, int] = {}
+        for position, (stream, notice) in enumerate(survived):
             if isinstance(notice, BulkNotice):
-                leaving[object()] = (stream, notice)
+                leaving[position] = (stream, notice)
+                latest_bulk[stream.label] = position
                 continue
             key = (stream.label, notice.change.pk)
             merged: Notice | None = notice
             if key in leaving:
                 merged = merge(leaving[key][1], notice)  # type: ignore[arg-type]
+                if latest_bulk.get(stream.label, -1) > positions[key]:
+                    # The bulk may be of this row, and this is the last word on it.
+                    del leaving[key]
             if merged is None:
-                del leaving[key]
-            else:
-                leaving[key] = (stream, merged)
-        items = [
-            item
-            for stream, notice in leaving.values()
-            for item in (
-                _bulk_items(stream, notice)
-                if isinstance(notice, BulkNotice)
-                else _items(stream, notice)
-            )
-        ]
+                leaving.pop(key, None)
+                continue
+            if key not in leaving:
+                positions[key] = position
+            leaving[key] = (stream, merged)
+        items = list(self._items(leaving.values()))
         if items:
             get_publisher().enqueue(items)
+
+    @staticmethod
+    def _items(
+        leaving: Iterable[tuple[ModelStream, Notice | BulkNotice]],
+    ) -> Iterator[Item]:
+        prefix, ts = grip_conf.prefix(), now()
+        for stream, notice in leaving:
+            if isinstance(notice, BulkNotice):
+                yield from _bulk_items(stream, notice, prefix, ts)
+            else:
+                yield from _items(stream, notice, prefix, ts)
 
 
 def _departure(using: str) -> Departure:
@@ -327,19 +415,19 @@ def _departure(using: str) -> Departure:
     return Departure(using)
 
 
-def _items(stream: ModelStream, notice: Notice) -> Iterator[Item]:
+def _items(stream: ModelStream, notice: Notice, prefix: str, ts: str) -> Iterator[Item]:
     change = notice.change
     found = list(steps(change.op, notice.before, notice.after))
     if not _is_told(stream, notice, found):
         return
     id = uuid4().hex
-    ts = now()
     for audience, data in notice.payloads.items():
         for step in found:
             channel = _channel(stream, step, change.pk, audience, change.using)
             has_row = step.op != "delete"
             if step.op in stream.events:
                 yield event_item(
+                    prefix,
                     channel,
                     step.op,
                     change.origin,
@@ -353,30 +441,28 @@ def _items(stream: ModelStream, notice: Notice) -> Iterator[Item]:
                     truncated=(has_row and audience in notice.truncated) or None,
                 )
             if step.to == "object" and step.reason == "leave":
-                yield _close(channel)
+                yield _close(prefix + channel)
 
 
 def _is_told(stream: ModelStream, notice: Notice, found: list[Step]) -> bool:
     """Whether a plain update changed something that is watched."""
-    if stream.watch is None or any(step.op != "update" for step in found):
+    if notice.always or stream.watch is None:
+        return True
+    if any(step.op != "update" for step in found):
         return True
     if notice.before is None or notice.after is None:
         return True
-    if notice.before.watched != notice.after.watched:
-        return True
-    unseen = set(stream.watch) - set(stream.watched_columns)
-    return bool(unseen & (notice.change.changed or set()))
+    return is_seen(stream, notice.before, notice.after, notice.named)
 
 
-def _bulk_items(stream: ModelStream, bulk: BulkNotice) -> Iterator[Item]:
-    ts = now()
+def _bulk_items(
+    stream: ModelStream, bulk: BulkNotice, prefix: str, ts: str
+) -> Iterator[Item]:
     groups: dict[Step, list[Any]] = {}
     for pk, before, after in bulk.moves:
         found = list(steps(bulk.op, before, after))
-        if stream.watch is not None and before is not None and after is not None:
-            moved = any(step.op != "update" for step in found)
-            if not moved and before.watched == after.watched:
-                continue
+        if before and after and not is_seen(stream, before, after, bulk.changed):
+            continue
         for step in found:
             groups.setdefault(step, []).append(pk)
     if not bulk.moves:
@@ -385,10 +471,11 @@ def _bulk_items(stream: ModelStream, bulk: BulkNotice) -> Iterator[Item]:
     for audience in stream.serializers:
         for step, pks in groups.items():
             if step.to == "object":
-                yield from _object_items(stream, bulk, step, pks, audience, ts)
+                yield from _object_items(stream, bulk, step, pks, audience, prefix, ts)
             elif step.op in stream.events:
                 named = 0 < len(pks) <= BULK_PKS
                 yield event_item(
+                    prefix,
                     _channel(stream, step, None, audience, bulk.using),
                     "bulk",
                     bulk.origin,
@@ -409,6 +496,7 @@ def _object_items(
     step: Step,
     pks: list[Any],
     audience: str | None,
+    prefix: str,
     ts: str,
 ) -> Iterator[Item]:
     """Each row's own clients are told without data, and sent away if it left."""
@@ -416,6 +504,7 @@ def _object_items(
         channel = _channel(stream, step, pk, audience, bulk.using)
         if step.op in stream.events:
             yield event_item(
+                prefix,
                 channel,
                 step.op,
                 bulk.origin,
@@ -427,7 +516,7 @@ def _object_items(
                 reason=step.reason,
             )
         if step.reason == "leave":
-            yield _close(channel)
+            yield _close(prefix + channel)
 
 
 def _channel(
@@ -441,19 +530,22 @@ def _channel(
 
 
 def event_item(
+    prefix: str,
     channel: str,
     op: str,
     origin: str | None,
     *,
     id: str,
     label: str | None,
+    ts: str,
     **values: Any,
 ) -> Item:
-    """The item of one event: see envelope() for `values`."""
-    values.setdefault("ts", now())
-    text = envelope(id=id, channel=channel, op=op, label=label, origin=origin, **values)
+    """The item of one event: see envelope() for `values`. `prefix` is GRIP_PREFIX."""
+    text = envelope(
+        id=id, channel=channel, op=op, label=label, ts=ts, **values, origin=origin
+    )
     return Item(
-        channel=grip_conf.prefix() + channel,
+        channel=prefix + channel,
         formats={"http-stream": {"content": sse.frame(op, text)}},
         id=id,
         meta={} if origin is None else {"sender": origin},
@@ -462,9 +554,11 @@ def event_item(
 
 
 def _close(channel: str) -> Item:
-    """Ends the streams of a channel: their clients come back, and are asked again."""
+    """Ends the streams of a channel, named with GRIP_PREFIX: their clients come back,
+    and are asked again.
+    """
     return Item(
-        channel=grip_conf.prefix() + channel,
+        channel=channel,
         formats={"http-stream": {"action": "close"}},
     )
 

@@ -52,7 +52,9 @@ class Notice:
 
     `payloads` has JSON text for each audience; None is thin: the event says op and pk
     only. It has the one key None where a stream has no named audiences. `truncated`
-    names audiences whose payload was too large.
+    names audiences whose payload was too large. `turn` is smaller the earlier `before`
+    was read. `named` are all columns and many-to-many fields that were named. With
+    `always`, it is told whatever is watched.
     """
 
     change: Change
@@ -60,6 +62,9 @@ class Notice:
     after: State | None
     payloads: Mapping[str | None, str | None]
     truncated: frozenset[str | None] = frozenset()
+    turn: int = 0
+    named: frozenset[str] = frozenset()
+    always: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,23 +100,30 @@ class Step:
 
 
 def merge(earlier: Notice, later: Notice) -> Notice | None:
-    """What two changes of one row in one transaction come to; None for nothing."""
+    """What two changes of one row in one transaction come to; None for nothing.
+
+    They come in the order in which they were told. A save within a save is told first,
+    so a create may follow an update; but an update after a delete is of a row that was
+    touched and is gone.
+    """
     first, last = earlier.change, later.change
-    if first.op == "create":
-        if last.op == "delete":
-            return None
-        return replace(
-            later, change=replace(last, op="create", changed=None), before=None
-        )
-    if last.op == "delete":
-        return replace(later, before=earlier.before)
+    if first.op == "delete" and last.op == "update":
+        return earlier
+    is_new = first.op == "create" or (first.op == "update" and last.op == "create")
+    if is_new and last.op == "delete":
+        return None
+    oldest = min(earlier, later, key=lambda notice: notice.turn)
     changed = None
-    if first.op == "update" and first.changed is not None and last.changed is not None:
+    if first.op == last.op and first.changed is not None and last.changed is not None:
         changed = first.changed | last.changed
+    op = last.op if last.op == "delete" else "create" if is_new else "update"
     return replace(
         later,
-        change=replace(last, op="update", changed=changed),
-        before=earlier.before,
+        change=replace(last, op=op, changed=changed),
+        before=None if is_new else oldest.before,
+        turn=oldest.turn,
+        named=earlier.named | later.named,
+        always=earlier.always or later.always,
     )
 
 
@@ -149,6 +161,13 @@ def steps(op: Op, before: State | None, after: State | None) -> Iterator[Step]:
             yield Step(place, "create", "enter")
 
 
+_ORDER = (
+    *("model", "pk", "ts", "changed", "reason", "origin", "truncated"),
+    *("action", "count", "pks"),
+)
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def envelope(
     *,
     id: str,
@@ -166,11 +185,12 @@ def envelope(
     `reason`, `origin`, `truncated`, and of a bulk event `action`, `count`, `pks`. None
     is left out.
     """
-    head = {"id": id, "channel": channel, "op": op, "model": label}
-    head["pk"] = json_pk(values.pop("pk", None))
-    head |= {"ts": ts, **values}
-    head = {name: value for name, value in head.items() if value is not None}
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":"))
+    head = {"id": id, "channel": channel, "op": op}
+    values |= {"model": label, "pk": json_pk(values.get("pk")), "ts": ts}
+    for name in _ORDER:
+        if (value := values.get(name)) is not None:
+            head[name] = value
+    text = _JSON.encode(head)
     return text if data is None else f'{text[:-1]},"data":{data}}}'
 
 

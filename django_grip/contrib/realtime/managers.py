@@ -22,10 +22,11 @@ from django_grip.contrib.realtime.streams import ModelStream, registry
 
 T = TypeVar("T", bound=models.Model)
 
-_collecting: ContextVar[dict[str, list[Any]] | None] = ContextVar(
-    "grip_collecting", default=None
-)
-"""Pks that a delete() under way has deleted, by the label of the stream."""
+_collecting: ContextVar[
+    tuple[dict[str, dict[Any, None]], dict[str, dict[Any, Row] | None]] | None
+] = ContextVar("grip_collecting", default=None)
+"""Of a delete() under way, by the label of the stream: the pks it has deleted, in
+order, and where the rows stood."""
 
 _is_inner: ContextVar[bool] = ContextVar("grip_is_inner", default=False)
 """Whether a bulk write of ours calls another one of Django's."""
@@ -52,14 +53,11 @@ class RealtimeQuerySet(models.QuerySet[T]):
                 stream.label: _before(stream, pks, self.db, changed)
                 for stream in streams
             }
-            if len(pks) > BULK_OBJECTS and not any(before.values()):
-                count = super().update(**kwargs)
-            else:
-                count = 0
-                with _inner():
-                    for chunk in states.chunks(pks):
-                        rows = self.filter(pk__in=chunk)
-                        count += models.QuerySet.update(rows, **kwargs)
+            if not pks or (len(pks) > BULK_OBJECTS and not any(before.values())):
+                return self._update_all(pks, kwargs, streams, changed)
+            count = 0
+            for rows in self._rows(pks):
+                count += models.QuerySet.update(rows, **kwargs)
             for stream in streams:
                 announce(
                     stream,
@@ -73,6 +71,29 @@ class RealtimeQuerySet(models.QuerySet[T]):
 
     update.alters_data = True  # type: ignore[attr-defined]
 
+    def _update_all(
+        self,
+        pks: list[Any],
+        values: dict[str, Any],
+        streams: list[ModelStream],
+        changed: frozenset[str],
+    ) -> int:
+        """One statement, for no rows or for very many."""
+        count = super().update(**values)
+        for stream in streams:
+            if pks:
+                announce(stream, "update", pks, self.db, changed=changed)
+        return count
+
+    def _rows(self, pks: list[Any]) -> Iterator[models.QuerySet[T]]:
+        """Exactly these rows: what chose them may be what the update changes."""
+        if self.query.annotations:
+            # The values may be made of them, so their query is kept, in one piece.
+            yield self.filter(pk__in=pks)
+            return
+        for chunk in states.chunks(pks):
+            yield models.QuerySet(self.model, using=self.db).filter(pk__in=chunk)
+
     def delete(self) -> tuple[int, dict[str, int]]:
         """See QuerySet.delete()."""
         streams = self._streams()
@@ -84,13 +105,13 @@ class RealtimeQuerySet(models.QuerySet[T]):
             before = {
                 stream.label: _before(stream, pks, self.db, None) for stream in streams
             }
-            with _collect(streams) as collected:
+            with _collect(before) as collected:
                 result = super().delete()
             for stream in streams:
                 announce(
                     stream,
                     "delete",
-                    collected[stream.label],
+                    list(collected[stream.label]),
                     self.db,
                     before=before[stream.label],
                 )
@@ -172,25 +193,37 @@ class RealtimeManager(models.Manager.from_queryset(RealtimeQuerySet)):  # type: 
     """`objects = RealtimeManager()`: bulk writes of a registered model are told."""
 
 
-def is_collecting(stream: ModelStream) -> bool:
-    """Whether a delete() under way tells of this stream's rows itself."""
-    collected = _collecting.get()
-    return collected is not None and stream.label in collected
+def knows(stream: ModelStream, pk: Any) -> bool:
+    """Whether a delete() under way has read where this row stands."""
+    collecting = _collecting.get()
+    return collecting is not None and pk in (collecting[1].get(stream.label) or ())
+
+
+def learn(stream: ModelStream, rows: dict[Any, Row]) -> bool:
+    """Give rows that go with those of a delete() under way to it, if there is one."""
+    collecting = _collecting.get()
+    before = None if collecting is None else collecting[1].get(stream.label)
+    if before is None:
+        return False
+    before |= rows
+    return True
 
 
 def collect(stream: ModelStream, pk: Any) -> bool:
     """Leave a deleted row to the delete() under way; False if there is none."""
-    collected = _collecting.get()
-    if collected is None or stream.label not in collected:
+    collecting = _collecting.get()
+    if collecting is None or stream.label not in collecting[0]:
         return False
-    collected[stream.label].append(pk)
+    collecting[0][stream.label][pk] = None
     return True
 
 
 @contextmanager
-def _collect(streams: Sequence[ModelStream]) -> Iterator[dict[str, list[Any]]]:
-    collected: dict[str, list[Any]] = {stream.label: [] for stream in streams}
-    token = _collecting.set(collected)
+def _collect(
+    before: dict[str, dict[Any, Row] | None],
+) -> Iterator[dict[str, dict[Any, None]]]:
+    collected: dict[str, dict[Any, None]] = {label: {} for label in before}
+    token = _collecting.set((collected, before))
     try:
         yield collected
     finally:

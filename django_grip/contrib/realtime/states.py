@@ -7,17 +7,20 @@ that is judged by it would not be told where the row was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
-from django.db import connections, models
+from django.db import DatabaseError, connections, models, transaction
 from django.db.models import F
 
 from django_grip.contrib.realtime.events import Place, State
 from django_grip.contrib.realtime.streams import ModelStream
 
 logger = logging.getLogger("django_grip.realtime")
+
+_turns = count(1)
 
 CHUNK = 1_000
 """Rows of one query: some databases take no more parameters."""
@@ -30,6 +33,7 @@ class Row:
     state: State
     parents: frozenset[tuple[str, Any]] = frozenset()
     instance: Any = None
+    turn: int = 0
 
 
 def read(
@@ -42,11 +46,14 @@ def read(
     """
     rows: dict[Any, Row] = {}
     for chunk in chunks(list(pks)):
-        if lock:
-            _lock(stream, using, chunk)
         queryset = _queryset(stream, using, chunk)
-        if _needs_instances(stream):
-            rows |= _grouped(stream, _annotated(stream, queryset))
+        if lock and _can_lock(using):
+            if stream.is_own_query and not any("__" in path for path in _paths(stream)):
+                queryset = queryset.select_for_update().order_by("pk")
+            else:
+                _lock(stream, using, chunk)
+        if stream.computes_scopes:
+            rows |= _computed_rows(stream, using, chunk, queryset)
         else:
             found = queryset.values_list("pk", *_paths(stream))
             rows |= _grouped(stream, ((pk, values, None) for pk, *values in found))
@@ -54,11 +61,20 @@ def read(
 
 
 def read_instances(
-    stream: ModelStream, using: str, pks: Sequence[Any]
+    stream: ModelStream, using: str, pks: Sequence[Any], *, guarded: bool = False
 ) -> dict[Any, Row]:
-    """See read(); with the instances, for payloads. At most CHUNK pks."""
+    """See read(); with the instances, for payloads. At most CHUNK pks.
+
+    Raises DatabaseError if a scope's query fails, after which the transaction has to
+    be rolled back to a savepoint; with `guarded` each scope has one of its own.
+    """
     queryset = _queryset(stream, using, pks)
-    return _grouped(stream, _annotated(stream, queryset))
+    return _grouped(stream, _annotated(stream, queryset), using if guarded else None)
+
+
+def next_turn() -> int:
+    """Greater than any before: tells what was read earlier."""
+    return next(_turns)
 
 
 def chunks(pks: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -77,7 +93,7 @@ def texts(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, models.Model):
         yield str(value.pk)
-    elif isinstance(value, (list, tuple, set, frozenset, models.QuerySet)):
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
         for part in value:
             yield from texts(part)
     else:
@@ -91,12 +107,15 @@ def _queryset(
     return queryset.filter(pk=pks[0]) if len(pks) == 1 else queryset.filter(pk__in=pks)
 
 
-def _lock(stream: ModelStream, using: str, pks: Sequence[Any]) -> None:
+def _can_lock(using: str) -> bool:
     connection = connections[using]
-    if connection.features.has_select_for_update and connection.in_atomic_block:
-        # Of the table itself: the stream's own query may be one that cannot lock.
-        rows = stream.model._base_manager.using(using).filter(pk__in=pks)
-        list(rows.select_for_update().order_by("pk").values_list("pk"))
+    return connection.features.has_select_for_update and connection.in_atomic_block
+
+
+def _lock(stream: ModelStream, using: str, pks: Sequence[Any]) -> None:
+    """Lock the rows of the table itself: joins and the user's query may not lock."""
+    rows = stream.model._base_manager.using(using).filter(pk__in=pks)
+    list(rows.select_for_update().order_by("pk").values_list("pk"))
 
 
 def _scope_paths(stream: ModelStream) -> list[tuple[str, str]]:
@@ -109,13 +128,15 @@ def _scope_paths(stream: ModelStream) -> list[tuple[str, str]]:
 
 def _paths(stream: ModelStream) -> list[str]:
     """What is read of a row: scopes, watched fields, parents."""
-    touched = [stream.model._meta.get_field(name).attname for name in stream.touch]  # type: ignore[union-attr]
+    touched = [_parent_path(stream.model._meta.get_field(n)) for n in stream.touch]
     scoped = [path for _, path in _scope_paths(stream)]
     return [*scoped, *stream.watched_columns, *touched]
 
 
-def _needs_instances(stream: ModelStream) -> bool:
-    return any(callable(source) for source in stream.scopes.values())
+def _parent_path(field: Any) -> str:
+    """Where the parent's pk is read: in the row itself, unless by another column."""
+    is_pk = field.target_field.primary_key
+    return str(field.attname if is_pk else f"{field.name}__pk")
 
 
 def _annotated(
@@ -128,12 +149,15 @@ def _annotated(
 
 
 def _grouped(
-    stream: ModelStream, found: Iterator[tuple[Any, Sequence[Any], Any]]
+    stream: ModelStream,
+    found: Iterator[tuple[Any, Sequence[Any], Any]],
+    guarded_by: str | None = None,
 ) -> dict[Any, Row]:
     """Rows by pk; a path through many values gives one line for each of them."""
     scopes = [name for name, _ in _scope_paths(stream)]
     watch = len(stream.watched_columns)
     rows: dict[Any, Row] = {}
+    turn = next_turn()
     for pk, values, instance in found:
         places: set[Place] = set()
         for name, value in zip(scopes, values, strict=False):
@@ -145,20 +169,45 @@ def _grouped(
         elif instance is not None:
             for name, source in stream.scopes.items():
                 if callable(source):
-                    value = _computed(stream, source, instance)
+                    value = _computed(stream, source, instance, guarded_by)
                     places |= {(name, text) for text in texts(value)}
         rows[pk] = Row(
             State(frozenset(places), watched),
             frozenset((name, pk) for name, pk in parents if pk is not None),
             instance,
+            turn,
         )
     return rows
 
 
-def _computed(stream: ModelStream, source: Callable[[Any], Any], instance: Any) -> Any:
+def _computed_rows(
+    stream: ModelStream,
+    using: str,
+    pks: Sequence[Any],
+    queryset: models.QuerySet[Any],
+) -> dict[Any, Row]:
+    """Rows with scopes that are computed, perhaps by queries that fail."""
     try:
-        return source(instance)
-    except Exception:
+        with transaction.atomic(using=using):
+            return _grouped(stream, _annotated(stream, queryset))
+    except DatabaseError:
+        return _grouped(stream, _annotated(stream, queryset.all()), using)
+
+
+def _computed(
+    stream: ModelStream,
+    source: Callable[[Any], Any],
+    instance: Any,
+    guarded_by: str | None,
+) -> Any:
+    try:
+        if guarded_by is None:
+            return source(instance)
+        with transaction.atomic(using=guarded_by):
+            return source(instance)
+    except Exception as exc:
+        if guarded_by is None and isinstance(exc, DatabaseError):
+            raise  # The transaction is broken: who opened the savepoint goes on.
         # A boundary: the callable is the user's, and the write must go on. Who may
         # see the row is not known then, so nobody does.
         logger.exception(

@@ -106,8 +106,9 @@ class ModelStream:
         """Whether a change is told. That a row has left is always told."""
         return True
 
-    def get_data(self, instance: models.Model, audience: str | None) -> Any:
-        """The payload for an audience, read from the row as it was just stored."""
+    def get_data(self, change: Change, audience: str | None) -> Any:
+        """The payload for an audience: of `change.instance`, the row as just stored."""
+        instance = change.instance
         if self.fields is not None:
             return {name: _value(instance, name) for name in self.fields}
         serializer = self.serializers[audience]
@@ -136,10 +137,15 @@ class ModelStream:
             using = None
         return channel_name(self.label, pk, place=place, audience=audience, using=using)
 
+    @property
+    def is_own_query(self) -> bool:
+        """Whether `get_queryset()` is the plain one."""
+        return type(self).get_queryset is ModelStream.get_queryset
+
     @cached_property
     def is_restricted(self) -> bool:
         """Whether rows may be outside `get_queryset()`: judged by its first answer."""
-        if type(self).get_queryset is ModelStream.get_queryset:
+        if self.is_own_query:
             return False
         query = self.get_queryset().query
         return bool(
@@ -152,12 +158,14 @@ class ModelStream:
 
         Those of scopes, `watch` and `touch`, and their columns; None if any may.
         """
-        if self.is_restricted or any(callable(path) for path in self.scopes.values()):
+        if self.is_restricted or self.computes_scopes:
             return None
         names: set[str] = set()
         paths = [str(path).split("__")[0] for path in self.scopes.values()]
         for name in (*paths, *(self.watch or ()), *self.touch):
             field = self.model._meta.get_field(name)
+            if getattr(field, "generated", False):
+                return None  # It changes with columns that a write names instead.
             names |= {field.name, getattr(field, "attname", field.name)}
         return frozenset(names)
 
@@ -173,9 +181,13 @@ class ModelStream:
     @cached_property
     def asks_instances(self) -> bool:
         """Whether rows are needed besides payloads: by a scope or `should_publish`."""
-        return type(self).should_publish is not ModelStream.should_publish or any(
-            callable(source) for source in self.scopes.values()
-        )
+        own = type(self).should_publish is ModelStream.should_publish
+        return self.computes_scopes or not own
+
+    @cached_property
+    def computes_scopes(self) -> bool:
+        """Whether a scope is a callable."""
+        return any(callable(source) for source in self.scopes.values())
 
     @cached_property
     def runs_code(self) -> bool:
@@ -184,7 +196,7 @@ class ModelStream:
             type(self).get_data is ModelStream.get_data
             and type(self).encode is ModelStream.encode
         )
-        own &= type(self).get_queryset is ModelStream.get_queryset
+        own &= self.is_own_query and not self.asks_instances
         return not own or self.fields is None
 
     def is_watched(self, changed: Iterable[str] | None) -> bool:

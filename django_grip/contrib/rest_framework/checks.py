@@ -19,6 +19,7 @@ from django_grip.contrib.rest_framework.authorization import (
     check_all_rows,
 )
 from django_grip.contrib.rest_framework.mixins import StreamModelMixin
+from django_grip.contrib.rest_framework.routes import stream_routes
 
 
 def check_views(**kwargs: Any) -> list[CheckMessage]:
@@ -46,13 +47,8 @@ def stream_views(
     patterns: Iterable[URLPattern | URLResolver],
 ) -> Iterator[type[GenericAPIView[Any]]]:
     """The view classes with streams among URL patterns, once for each route."""
-    for pattern in patterns:
-        if isinstance(pattern, URLResolver):
-            yield from stream_views(pattern.url_patterns)
-            continue
-        view = getattr(pattern.callback, "cls", None)
-        if isinstance(view, type) and issubclass(view, StreamModelMixin):
-            yield view  # type: ignore[misc]
+    for _, callback in stream_routes(patterns):
+        yield callback.cls
 
 
 def _any_proxy() -> bool:

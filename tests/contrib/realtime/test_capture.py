@@ -338,8 +338,8 @@ def test_f3_a_serializer_that_fails_makes_the_event_thin_and_not_the_write(
 
 
 def test_a_stream_may_compute_its_data(published, configure):
-    def get_data(self, instance, audience):
-        return {"shout": instance.status.upper()}
+    def get_data(self, change, audience):
+        return {"shout": change.instance.status.upper()}
 
     configure(Order, get_data=get_data)
     Order.objects.create()
