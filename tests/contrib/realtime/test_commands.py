@@ -169,7 +169,7 @@ def test_explain_says_what_a_save_sends(run, published):
     published.clear()
     lines = run("realtime_explain", "shop.Order", order.pk)
     order.save()
-    sizes = [item.size for item in published]
+    sizes = [item.size() for item in published]
     assert lines[:5] == [
         f"shop.order {order.pk}: save() sends, when it commits",
         f"update shop.order {sizes[0]} bytes",

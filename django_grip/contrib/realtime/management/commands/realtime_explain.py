@@ -152,16 +152,16 @@ class Rehearsal:
             channel = item.channel.removeprefix(conf.prefix())
             event = next(events_of(item), None)
             if event is None:
-                yield "publish()", channel, f"{item.size} bytes"
+                yield "publish()", channel, f"{item.size()} bytes"
                 continue
             what = event.op if event.reason is None else f"{event.op}, {event.reason}"
             if event.envelope.get("truncated"):
                 what += ", truncated"
-            yield what, channel, "" if _is_close(item) else f"{item.size} bytes"
+            yield what, channel, "" if _is_close(item) else f"{item.size()} bytes"
 
     def summary(self) -> str:
         """One line of numbers."""
-        size = sum(item.size for item in self.items if not _is_close(item))
+        size = sum(item.size() for item in self.items if not _is_close(item))
         own, all_ = self._own_queries, self._queries
         text = (
             f"{len(self.items)} items, {size} bytes; {all_} queries, {own} of them for "
