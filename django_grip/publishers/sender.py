@@ -64,6 +64,7 @@ class Sender:
         self._count = self._bytes = 0
         self._sent = self._merged = self._retried = self._dropped = 0
         self._is_refusing = False
+        self._is_late = False
         self._down_since: float | None = None
         self._down_reason = ""
         self._dropped_before = 0
@@ -97,6 +98,8 @@ class Sender:
                 self._changed.notify_all()
         if refusal is not None:
             self._refuse(entries, refusal)
+        elif self._is_late:
+            self._send_here()
         elif self._is_refusing and self._count - len(entries) < QUEUE_MAX / 2:
             self._is_refusing = False
             logger.warning("Items for %s are queued again.", self.address)
@@ -199,10 +202,20 @@ class Sender:
             )
             try:
                 thread.start()
-            except RuntimeError as exc:
-                return f"the interpreter ends: {exc}"
-            self._thread = thread
+            except RuntimeError:
+                # The interpreter ends, and starts no thread any more (3.12).
+                self._is_late = True
+            else:
+                self._thread = thread
         return None
+
+    def _send_here(self) -> None:
+        """Send on the caller's thread what waits, for at most PATIENCE."""
+        until = time.monotonic() + PATIENCE
+        while (self._queue or self._parts) and time.monotonic() < until:
+            time.sleep(max(0.0, self._retry_at - time.monotonic()))
+            if self._wait_for_slot() and (batch := self._take()):
+                self._post(batch)
 
     def _refuse(self, entries: list[Entry], reason: str) -> None:
         if not self._is_refusing and self._down_since is None:
