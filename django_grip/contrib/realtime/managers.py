@@ -186,7 +186,7 @@ class RealtimeQuerySet(models.QuerySet[T]):
         return [stream for stream in found if stream is not None]
 
     def _pks(self) -> list[Any]:
-        return list(self.order_by().values_list("pk", flat=True).distinct())
+        return list(self.order_by("pk").values_list("pk", flat=True).distinct())
 
 
 class RealtimeManager(models.Manager.from_queryset(RealtimeQuerySet)):  # type: ignore[misc]

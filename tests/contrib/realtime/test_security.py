@@ -15,7 +15,12 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 from rest_framework import serializers
 
-from django_grip.contrib.realtime import channel_for, publish_event, suppress
+from django_grip.contrib.realtime import (
+    channel_for,
+    publish_changes,
+    publish_event,
+    suppress,
+)
 from django_grip.contrib.realtime.channels import NAME_MAX, channel_name
 from django_grip.headers import channel_header, check_channel
 from tests.shop.models import Item, Shipment, Tag, Word
@@ -308,6 +313,18 @@ def test_s43_a_delete_says_the_pk_and_no_value(published, configure):
         )
     assert "last words" not in text(published)
     assert len(published) == 3 + 4
+
+
+@on_commit
+def test_s43_a_delete_that_is_announced_while_the_rows_are_there_says_no_value(
+    published, configure
+):
+    configure(Shipment, fields=("id", "note"))
+    with suppress():
+        Shipment.objects.create(pk=1, note="last words")
+    assert publish_changes(Shipment.objects.all(), "delete") == 1
+    assert [event["op"] for event in events(published)] == ["delete", "delete"]
+    assert "last words" not in text(published)
 
 
 LINES = "a\r\nb\rc\nd\u2028e\u2029f\x85g\n\ndata: {}\nid: 9\nevent: delete\n:%I %(x)s"
