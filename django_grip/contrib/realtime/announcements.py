@@ -14,6 +14,7 @@ from django_grip.contrib.realtime import delivery, states
 from django_grip.contrib.realtime.contexts import current_origin
 from django_grip.contrib.realtime.events import Op
 from django_grip.contrib.realtime.streams import ModelStream, json_text, registry
+from django_grip.contrib.realtime.writes import announce
 from django_grip.headers import check_channel
 from django_grip.publishers import get_publisher
 
@@ -75,7 +76,7 @@ def publish_changes(queryset: models.QuerySet[Any], op: Op = "update") -> int:
             before = None
             if op == "delete":
                 before = states.read(stream, using, pks)
-            delivery.announce(stream, op, pks, using, before=before, always=True)
+            announce(stream, op, pks, using, before=before, always=True)
     return len(pks)
 
 

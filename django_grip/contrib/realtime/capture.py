@@ -19,9 +19,9 @@ from django.db.models.signals import (
 
 from django_grip.contrib.realtime import managers, states
 from django_grip.contrib.realtime.contexts import is_silent
-from django_grip.contrib.realtime.delivery import announce
 from django_grip.contrib.realtime.states import Row
 from django_grip.contrib.realtime.streams import ModelStream, registry
+from django_grip.contrib.realtime.writes import announce
 
 _BEFORE = "_grip_before"
 """Where an instance carries its rows as they stood before the writes under way."""

@@ -11,14 +11,11 @@ from django.db import models, transaction
 
 from django_grip.contrib.realtime import states
 from django_grip.contrib.realtime.contexts import is_silent
-from django_grip.contrib.realtime.delivery import (
-    BULK_OBJECTS,
-    announce,
-    announce_unknown,
-)
+from django_grip.contrib.realtime.delivery import BULK_OBJECTS
 from django_grip.contrib.realtime.events import Place
 from django_grip.contrib.realtime.states import Row
 from django_grip.contrib.realtime.streams import ModelStream, registry
+from django_grip.contrib.realtime.writes import announce, announce_unknown
 
 T = TypeVar("T", bound=models.Model)
 
@@ -186,7 +183,7 @@ class RealtimeQuerySet(models.QuerySet[T]):
         return [stream for stream in found if stream is not None]
 
     def _pks(self) -> list[Any]:
-        return list(self.order_by("pk").values_list("pk", flat=True).distinct())
+        return sorted(self.order_by().values_list("pk", flat=True).distinct())
 
 
 class RealtimeManager(models.Manager.from_queryset(RealtimeQuerySet)):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from django_grip.contrib.realtime.channels import RESERVED, channel_name
-from django_grip.contrib.realtime.events import Change, Op, Place
+from django_grip.contrib.realtime.events import Change, Op, Place, State
 
 M = TypeVar("M", bound=type[models.Model])
 S = TypeVar("S", bound="type[ModelStream]")
@@ -204,6 +204,18 @@ class ModelStream:
         return self.may_matter(changed) or (
             changed is not None and not set(self.watch or ()).isdisjoint(changed)
         )
+
+    def is_seen(
+        self, before: State, after: State, named: frozenset[str] | None
+    ) -> bool:
+        """Whether an update changed something that is watched, or moved the row.
+
+        Many-to-many values have no column: there what the writes named counts.
+        """
+        if self.watch is None or before != after:
+            return True
+        unseen = set(self.watch) - set(self.watched_columns)
+        return bool(named and unseen & named)
 
     def may_matter(self, changed: Iterable[str] | None) -> bool:
         """Whether a write to these columns (None: any) may move a row or is watched."""

@@ -276,7 +276,7 @@ def _is_for_events() -> bool:
     frame: Any = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module in (f"{_REALTIME}states", f"{_REALTIME}delivery"):
+        if module in (f"{_REALTIME}states", f"{_REALTIME}writes"):
             return True
         frame = frame.f_back
     return False
