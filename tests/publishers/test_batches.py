@@ -300,3 +300,17 @@ def test_an_export_has_no_trace_of_events():
         "channel": "a",
         "formats": {STREAM: {"content": "a"}},
     }
+
+
+def test_a_post_has_no_more_messages_for_a_channel_than_its_clients_take_at_once():
+    """Pushpin drops the rest of what its buffer of 8,192 bytes cannot hold."""
+
+    def part(channel, size):
+        return Part(b"x" * size, [], channel, size)
+
+    small = [part("a", 3_000) for _ in range(4)]
+    assert leading(small, 10) == small[:2]
+    large = [part("a", 60_000), part("b", 60_000), part("a", 10)]
+    assert leading(large, 10) == large[:2]
+    streams = [Part(b"x" * 60_000, [], "a") for _ in range(4)]
+    assert leading(streams, 10) == streams

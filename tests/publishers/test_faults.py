@@ -607,3 +607,15 @@ def test_what_is_published_is_json_without_a_trace_of_the_way(control):
     publish("room", text("é\u2028"), blocking=True)
     assert len({post.raw for post in control.posts}) == 1
     assert json.loads(control.posts[0].raw)["items"][0]["channel"] == "room"
+
+
+def test_in_a_long_outage_nobody_waits_longer_than_for_one_attempt(control, tuned):
+    tuned(PATIENCE=1.0, TIMEOUT=0.2, BACK_OFF=(0.001, 0.001))
+    control.behaviour = hang
+    publish("room", text("a"))
+    begin = time.monotonic()
+    wait_until(lambda: time.monotonic() - begin > 1.4, "the outage is a long one")
+    for _ in range(3):
+        with pytest.raises(PublishError) as caught:
+            publish("room", text("b"), blocking=True)
+        assert "not accepted within" not in str(caught.value)
