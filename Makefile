@@ -1,7 +1,8 @@
 # The verbs of this project. CI calls the same ones.
 PYTHON ?= python3
 BIN := .venv/bin
-SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver postgresql nginx-light
+SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver nginx-light \
+	postgresql mariadb-server libmariadb-dev pkg-config gcc
 
 .PHONY: help demo test matrix lint format system clean
 
@@ -11,7 +12,7 @@ help:
 	@echo "make matrix   the suite on every supported Python and Django (tox)"
 	@echo "make lint     ruff, mypy --strict, import directions"
 	@echo "make format   ruff format and its safe fixes"
-	@echo "make system   Pushpin, Chromium, PostgreSQL and nginx from Debian's packages"
+	@echo "make system   Pushpin, Chromium, nginx, PostgreSQL, MariaDB from Debian's packages"
 
 # Made again whenever the metadata changes; else a second run starts at once.
 .venv/installed: pyproject.toml
@@ -23,7 +24,8 @@ demo: .venv/installed
 	@$(BIN)/python sample_app/demo.py
 
 test: .venv/installed
-	$(BIN)/python tests/postgresql.py $(BIN)/python -m pytest -m django_db
+	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db
+	$(BIN)/python tests/databases.py mariadb $(BIN)/python -m pytest -m django_db tests/contrib/eventlog
 	$(BIN)/python -m pytest
 
 matrix: .venv/installed

@@ -171,9 +171,9 @@ def configure(package: str, sink: str) -> None:
         database = {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": "postgres",
-            "HOST": os.environ["PGHOST"],
-            "PORT": os.environ["PGPORT"],
-            "USER": os.environ["PGUSER"],
+            "HOST": os.environ["DATABASE_HOST"],
+            "PORT": os.environ["DATABASE_PORT"],
+            "USER": os.environ["DATABASE_USER"],
         }
     settings.configure(
         SECRET_KEY="benchmarks",
@@ -814,7 +814,12 @@ def main(is_short: bool) -> None:
     )
     short = ["--short"] if is_short else []
     this = [sys.executable, __file__, "--measure", *short]
-    on_server = [sys.executable, str(ROOT / "tests" / "postgresql.py"), *this]
+    on_server = [
+        sys.executable,
+        str(ROOT / "tests" / "databases.py"),
+        "postgresql",
+        *this,
+    ]
     on_sqlite = {**os.environ, "TEST_DATABASE": ""}
     for command, environment in ((on_server, None), (this, on_sqlite)):
         print(flush=True)

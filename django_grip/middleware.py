@@ -15,7 +15,7 @@ from django.http.response import (
     HttpResponseForbidden,
 )
 
-from django_grip import conf, headers, proxies, roundtrip
+from django_grip import conf, headers, links, proxies, roundtrip
 from django_grip.holds import GripData, GripInstruct
 from django_grip.websocket import WebSocketContext, is_foreign
 from django_grip.websocket_events import CONTENT_TYPE, WebSocketEvent, decode, encode
@@ -78,7 +78,9 @@ class GripMiddleware:
                 answer = _seen(request, token)
                 if answer is not None:
                     return answer
-            if not proxied and proxies.is_expected():
+            if proxied:
+                links.route(request)
+            elif proxies.is_expected():
                 return None
             # The proxy decodes and holds: a compressed answer could not be continued.
             meta.pop("HTTP_ACCEPT_ENCODING", None)

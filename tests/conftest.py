@@ -11,6 +11,7 @@ from django.core.cache import cache
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from django_grip.contrib.realtime import durable
 from django_grip.test import capture_published
 from pushpin import Pushpin
 from servers import Site
@@ -70,6 +71,19 @@ def pytest_sessionfinish(session, exitstatus):
 def fresh():
     """No test sees the cache of another."""
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_log(request, monkeypatch):
+    """The event log is installed, but only in use where a test asks for `log`."""
+    if "log" not in request.fixturenames:
+        monkeypatch.setattr(durable, "log", None)
+
+
+@pytest.fixture
+def log():
+    """The event log in use: what is written goes to the outbox."""
+    return durable.log
 
 
 @pytest.fixture

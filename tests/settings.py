@@ -1,7 +1,9 @@
-"""Settings of the test suite: SQLite, or PostgreSQL with TEST_DATABASE=postgresql."""
+"""Settings of the test suite: on SQLite, or on what tests/databases.py started."""
 
 import os
 import tempfile
+
+from tests.databases import settings_from
 
 SECRET_KEY = "insecure-key-of-the-tests"
 USE_TZ = True
@@ -14,6 +16,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_grip",
     "django_grip.contrib.realtime",
+    "django_grip.contrib.eventlog",
     "django_grip.contrib.rest_framework",
     "tests.shop",
     "auction",
@@ -31,28 +34,16 @@ TEMPLATES = [
     }
 ]
 
-if os.environ.get("TEST_DATABASE") == "postgresql":
-    DATABASES = {
-        "default": {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": "django_grip",
-            "HOST": os.environ["PGHOST"],
-            "PORT": os.environ["PGPORT"],
-            "USER": os.environ["PGUSER"],
-        }
+DATABASES = {
+    "default": settings_from(os.environ)
+    or {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": ":memory:",
+        "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+        # A file: connections to one in memory do not wait for each other.
+        "TEST": {"NAME": os.path.join(tempfile.gettempdir(), f"grip-{os.getpid()}.db")},
     }
-else:
-    DATABASES = {
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": ":memory:",
-            "OPTIONS": {"transaction_mode": "IMMEDIATE"},
-            # A file: connections to one in memory do not wait for each other.
-            "TEST": {
-                "NAME": os.path.join(tempfile.gettempdir(), f"grip-{os.getpid()}.db")
-            },
-        }
-    }
+}
 
 # A second one, for what is written on another alias than the model's own.
 DATABASES["other"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}

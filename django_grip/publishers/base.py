@@ -19,6 +19,15 @@ logger = logging.getLogger("django_grip.publishers")
 
 Callback = Callable[[bool, str], object]
 
+Outcome = Callable[[Mapping[int, str]], object]
+"""Told of an offer once: why, by index, items were not accepted; empty: all were."""
+
+
+class Refusal(str):
+    """Why an item was not accepted, if it never will be: it is too large, or wrong."""
+
+    __slots__ = ()
+
 
 class BasePublisher(ABC):
     """Delivers items, in order, to every configured server.
@@ -53,6 +62,34 @@ class BasePublisher(ABC):
         """See publish()."""
         await sync_to_async(self.publish, thread_sensitive=False)(items)
 
+    @property
+    def servers(self) -> Sequence[str]:
+        """The names of the servers, for `offer`."""
+        return [f"{type(self).__module__}.{type(self).__qualname__}"]
+
+    def offer(
+        self, server: str, items: Sequence[Item], outcome: Outcome
+    ) -> Callable[[], object]:
+        """Deliver to one server items that the caller keeps, and will offer again.
+
+        Items of several offers arrive in the order of the calls, and may be joined.
+        They are tried for as long as it takes; call what is returned to take them
+        back. `outcome` is told once, on any thread; a reason that is a `Refusal` is
+        final, and signalled by `publish_failed`.
+        """
+        try:
+            self.publish(items)
+        except PublishError as exc:
+            reason = str(exc)
+            outcome(dict.fromkeys(range(len(items)), reason))
+        else:
+            outcome({})
+        return lambda: None
+
+    def trouble(self, server: str) -> str:
+        """Why nothing gets through to a server at the moment; empty if it does."""
+        return ""
+
     def counters(self) -> dict[str, dict[str, float]]:
         """What an exporter reads, for each server: `{address: {name: value}}`."""
         return {}
@@ -68,7 +105,8 @@ class Delivery:
     """What becomes of the items of one call, server by server.
 
     `expect` each server, then `close`. When the last share is settled, `done` is told
-    the failures: `{address: reason}`. Thread-safe.
+    the failures: `{address: reason}`. Thread-safe. What is `kept` is delivered again
+    by the caller: only a `Refusal` is signalled as failed.
     """
 
     def __init__(
@@ -76,8 +114,11 @@ class Delivery:
         publisher: type[BasePublisher],
         items: Sequence[Item],
         done: Callable[[Mapping[str, str]], object] | None = None,
+        *,
+        kept: bool = False,
     ) -> None:
         self.items = items
+        self.kept = kept
         self.failures: dict[str, str] = {}
         self.lock = threading.Lock()
         self._publisher = publisher
@@ -108,6 +149,8 @@ class Delivery:
         for reason, items in outcomes.items():
             if reason is None:
                 self._signal(published, items=items, address=address)
+            elif self.kept and not isinstance(reason, Refusal):
+                continue
             else:
                 self._signal(
                     publish_failed, items=items, address=address, reason=reason
@@ -133,6 +176,11 @@ class Share:
         self.address = address
         self._delivery = delivery
         self._reasons: dict[int, str | None] = {}
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why items were not accepted, by index."""
+        return {i: reason for i, reason in self._reasons.items() if reason is not None}
 
     @property
     def is_settled(self) -> bool:

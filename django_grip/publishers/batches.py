@@ -34,7 +34,7 @@ class Entry:
     """One item that waits for one server: item `index` of the delivery of `share`.
 
     `since` is on the monotonic clock. `alone` keeps it out of joined items: somebody
-    waits for it, and may take it back.
+    waits for it, and may take it back. What is `kept` by the caller never expires.
     """
 
     item: Item
@@ -42,11 +42,16 @@ class Entry:
     index: int
     since: float
     alone: bool = False
+    kept: bool = False
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is not Unicode."""
         self.size = self.item.size()
+
+    def is_older(self, than: float) -> bool:
+        """Whether it has waited since before `than`, and may expire."""
+        return self.since < than and not self.kept
 
 
 @dataclass(slots=True)
@@ -66,6 +71,10 @@ class Part:
     def is_settled(self) -> bool:
         """Whether nobody waits any more for what becomes of it."""
         return all(entry.share.is_settled for entry in self.entries)
+
+    def is_older(self, than: float) -> bool:
+        """Whether it has waited since before `than`, and may expire."""
+        return self.entries[0].is_older(than)
 
 
 def pack(entries: list[Entry]) -> Part:

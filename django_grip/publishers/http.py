@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from django_grip import conf, proxies
 from django_grip.exceptions import PublishError
 from django_grip.items import Item
-from django_grip.publishers.base import BasePublisher, Callback, Delivery, Share, teller
+from django_grip.publishers.base import (
+    BasePublisher,
+    Callback,
+    Delivery,
+    Outcome,
+    Share,
+    teller,
+)
 from django_grip.publishers.sender import PATIENCE, Sender
 
 
@@ -65,6 +72,31 @@ class Publisher(BasePublisher):
     def enqueue(self, items: Sequence[Item], callback: Callback | None = None) -> None:
         """See BasePublisher.enqueue()."""
         self._send(items, teller(callback))
+
+    @property
+    def servers(self) -> Sequence[str]:
+        """See BasePublisher.servers."""
+        return [sender.address for sender in self._senders]
+
+    def offer(
+        self, server: str, items: Sequence[Item], outcome: Outcome
+    ) -> Callable[[], object]:
+        """See BasePublisher.offer()."""
+        [sender] = [sender for sender in self._senders if sender.address == server]
+
+        def done(failures: Mapping[str, str]) -> None:
+            outcome(share.failures)
+
+        delivery = Delivery(type(self), items, done, kept=True)
+        share = sender.put(delivery)
+        delivery.close()
+        return lambda: share.give_up("taken back")
+
+    def trouble(self, server: str) -> str:
+        """See BasePublisher.trouble()."""
+        return next(
+            (each.trouble() for each in self._senders if each.address == server), ""
+        )
 
     def counters(self) -> dict[str, dict[str, float]]:
         """See BasePublisher.counters().

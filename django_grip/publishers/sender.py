@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from django_grip.proxies import Proxy
-from django_grip.publishers.base import Delivery, Share, logger
+from django_grip.publishers.base import Delivery, Refusal, Share, logger
 from django_grip.publishers.batches import (
     BODY_MAX,
     Entry,
@@ -81,10 +81,10 @@ class Sender:
         size = 0
         for index, item in enumerate(delivery.items):
             try:
-                entries.append(Entry(item, share, index, now, blocking))
+                entries.append(Entry(item, share, index, now, blocking, delivery.kept))
             except ValueError as exc:
                 self._say_bad(item.channel, str(exc))
-                share.settle(index, str(exc))
+                share.settle(index, Refusal(exc))
                 with self._changed:
                     self._dropped += 1
             else:
@@ -113,6 +113,11 @@ class Sender:
         dropped = share.give_up(reason)
         with self._changed:
             self._dropped += dropped
+
+    def trouble(self) -> str:
+        """Why nothing gets through at the moment; empty if it does."""
+        with self._changed:
+            return "" if self._down_since is None else self._down_reason
 
     def refuse_to_wait(self) -> None:
         """Raise RuntimeError on the sender's own thread: it would wait for itself."""
@@ -172,6 +177,7 @@ class Sender:
             self._parts.clear()
             self._packing.clear()
             self._queue.clear()
+        left = [entry for entry in left if not entry.share.is_settled]
         if left:
             reason = "not sent before the publisher was closed"
             logger.error("%d items for %s: %s.", len(left), self.address, reason)
@@ -317,12 +323,12 @@ class Sender:
             expired = time.monotonic() - RETRY_FOR
             out = []
             for part in list(self._parts):
-                if part.entries[0].since < expired or part.is_settled:
+                if part.is_older(expired) or part.is_settled:
                     self._parts.remove(part)
                     self._suspects = 0
                     out += part.entries
             while self._queue and (
-                self._queue[0].since < expired or self._queue[0].share.is_settled
+                self._queue[0].is_older(expired) or self._queue[0].share.is_settled
             ):
                 out.append(self._queue.popleft())
         if out:
@@ -427,7 +433,7 @@ class Sender:
         """Items that no proxy takes, each said once."""
         for entry in entries:
             self._say_bad(entry.item.channel, reason)
-        self._settle(entries, reason)
+        self._settle(entries, Refusal(reason))
 
     def _say_bad(self, channel: str, reason: str) -> None:
         logger.error(

@@ -25,6 +25,7 @@ ALLOWED_HOSTS = [
 INSTALLED_APPS = [
     "django_grip",
     "django_grip.contrib.realtime",
+    "django_grip.contrib.eventlog",
     "django_grip.contrib.rest_framework",
     "django_grip.contrib.localproxy",
     "rest_framework",

@@ -7,16 +7,14 @@ from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models, router, transaction
+from django.db import DEFAULT_DB_ALIAS, models, router, transaction
 
-from django_grip import conf
 from django_grip.contrib.realtime import delivery, states
 from django_grip.contrib.realtime.contexts import current_origin
-from django_grip.contrib.realtime.events import Op
+from django_grip.contrib.realtime.events import Event, Op
 from django_grip.contrib.realtime.streams import ModelStream, json_text, registry
 from django_grip.contrib.realtime.writes import announce
 from django_grip.headers import check_channel
-from django_grip.publishers import get_publisher
 
 Target = models.Model | type[models.Model] | str
 
@@ -89,48 +87,42 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
     does. Audiences all get it: it must be fit for each.
     """
     text = None if data is None else json_text(data)
-    id, ts, prefix = uuid4().hex, delivery.now(), conf.prefix()
-    using = None
+    using, label, pk = None, None, None
     if isinstance(target, str):
         check_channel(target)
-        items = [
-            delivery.event_item(
-                prefix,
-                target,
-                op,
-                current_origin(),
-                id=id,
-                label=None,
-                ts=ts,
-                data=text,
-            )
-        ]
+        channels = [target]
     else:
         stream = _stream_of(target)
-        pk = None
-        channels = []
+        label = stream.label
+        using = router.db_for_write(stream.model)
+        where: list[dict[str, Any]] = [{}]
         if isinstance(target, models.Model):
-            pk = target.pk
-            using = target._state.db or router.db_for_write(stream.model)
+            pk, using = target.pk, target._state.db or using
             rows = states.read(stream, using, [pk])
             places = rows[pk].state.places if pk in rows else ()
-            channels = [{"pk": pk}, *({"place": place} for place in sorted(places))]
-        items = [
-            delivery.event_item(
-                prefix,
-                stream.channel(audience=audience, using=using, **where),
-                op,
-                current_origin(),
-                id=id,
-                label=stream.label,
-                ts=ts,
-                pk=pk,
-                data=text,
-            )
+            where += [{"pk": pk}, *({"place": place} for place in sorted(places))]
+        channels = [
+            stream.channel(audience=audience, using=using, **which)
             for audience in stream.serializers
-            for where in ({}, *channels)
+            for which in where
         ]
-    transaction.on_commit(lambda: get_publisher().enqueue(items), using=using)
+    id, ts = uuid4().hex, delivery.now()
+    delivery.deliver(
+        using or DEFAULT_DB_ALIAS,
+        [
+            Event(
+                channel=channel,
+                op=op,
+                id=id,
+                label=label,
+                ts=ts,
+                data=text,
+                origin=current_origin(),
+                values={"pk": pk},
+            )
+            for channel in channels
+        ],
+    )
 
 
 async def apublish_event(target: Target, op: str, data: Any = None) -> None:

@@ -9,9 +9,14 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 _DEFAULTS: dict[str, Any] = {
+    "HISTORY": 24 * 3600,
+    "HISTORY_ROWS": None,
     "KEEP_ALIVE": 25,
+    "LINK_TIMEOUT": 60,
     "MAX_PAYLOAD": 64 * 1024,
+    "RELAY": "inline",
     "RETRY": (1, 5),
+    "STREAM_MAX_AGE": 3600,
 }
 
 
@@ -29,6 +34,36 @@ def retry() -> tuple[float, float]:
 def max_payload() -> int:
     """MAX_PAYLOAD: bytes of JSON above which an event goes out without its data."""
     return int(_get("MAX_PAYLOAD"))
+
+
+def history() -> float:
+    """HISTORY: seconds for which the event log keeps events."""
+    return float(_get("HISTORY"))
+
+
+def history_rows() -> int | None:
+    """HISTORY_ROWS: events that the event log keeps at most; None: no limit."""
+    rows: int | None = _get("HISTORY_ROWS")
+    return rows
+
+
+def link_timeout() -> int:
+    """LINK_TIMEOUT: seconds after which a silent stream is asked for at Django."""
+    return int(_get("LINK_TIMEOUT"))
+
+
+def relay() -> str:
+    """RELAY: `inline`, a thread in each process that writes, or `daemon`, which is
+    `manage.py grip_relay` alone.
+    """
+    return str(_get("RELAY"))
+
+
+def stream_max_age() -> float:
+    """STREAM_MAX_AGE: seconds after which a stream ends, and its client is asked again
+    who it is.
+    """
+    return float(_get("STREAM_MAX_AGE"))
 
 
 def check() -> None:

@@ -2,15 +2,20 @@
 
 A `Change` is what a write said. A `State` is where a row stood before or after it. A
 `Notice` is a change with both states and its payloads, as it leaves the transaction. An
-envelope is the JSON text clients get.
+`Event` is what one channel is told of it; its envelope is the JSON text clients get.
+
+Notices and events say all that is needed to tell them: whoever has them needs neither
+the model nor its stream.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
+
+from django_grip.contrib.realtime.channels import pk_text
 
 Op = Literal["create", "update", "delete"]
 Reason = Literal["enter", "leave"]
@@ -46,6 +51,33 @@ class State:
     watched: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True)
+class Topic:
+    """What a stream says of all its notices.
+
+    `label` is the model's; `on` the alias written on, None if it is the model's own;
+    `audiences` are the stream's, `(None,)` without named ones; `events` the ops it
+    tells. `watches` is whether it has `watch`, and `watched_sets` are the names of the
+    many-to-many fields among these.
+    """
+
+    label: str
+    on: str | None
+    audiences: tuple[str | None, ...]
+    events: tuple[str, ...]
+    watches: bool = False
+    watched_sets: frozenset[str] = frozenset()
+
+    def is_seen(self, before: State, after: State, named: Iterable[str] | None) -> bool:
+        """Whether an update changed something that is watched, or moved the row.
+
+        Many-to-many values have no column: there what the writes named counts.
+        """
+        if not self.watches or before != after:
+            return True
+        return bool(named and not self.watched_sets.isdisjoint(named))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Notice:
     """A change, the row's states (None: not among the stream's rows), its payloads.
@@ -57,6 +89,7 @@ class Notice:
     `always`, it is told whatever is watched.
     """
 
+    topic: Topic
     change: Change
     before: State | None
     after: State | None
@@ -76,13 +109,55 @@ class BulkNotice:
     """
 
     op: Op
-    label: str
-    using: str
+    topic: Topic
     count: int
     moves: Sequence[tuple[Any, State | None, State | None]] = ()
     places: frozenset[Place] = frozenset()
     changed: frozenset[str] | None = None
     origin: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What one channel is told. `channel` is without GRIP_PREFIX.
+
+    See envelope() for `id`, `label`, `ts`, `data` and `values`. The op "close" is no
+    event: it ends the streams of the channel, so that their clients are asked again.
+    """
+
+    channel: str
+    op: str
+    id: str
+    label: str | None = None
+    ts: str = ""
+    data: str | None = None
+    origin: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_close(self) -> bool:
+        """Whether it ends streams."""
+        return self.op == CLOSE
+
+    def envelope(self, **position: int) -> str:
+        """The JSON text; `position` is `seq` and `prev` where there is an order."""
+        return envelope(
+            id=self.id,
+            channel=self.channel,
+            op=self.op,
+            label=self.label,
+            ts=self.ts,
+            data=self.data,
+            origin=self.origin,
+            **self.values,
+            **position,
+        )
+
+
+CLOSE = "close"
+
+Telling: TypeAlias = Notice | BulkNotice | Event
+"""What a transaction has to say."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +202,34 @@ def merge(earlier: Notice, later: Notice) -> Notice | None:
     )
 
 
+def coalesced(tellings: Iterable[Telling]) -> list[Telling]:
+    """What a transaction comes to: one notice for each row, where the first stood."""
+    leaving: dict[Any, Telling] = {}
+    latest_bulk: dict[str, int] = {}
+    positions: dict[Any, int] = {}
+    for position, telling in enumerate(tellings):
+        if not isinstance(telling, Notice):
+            leaving[position] = telling
+            if isinstance(telling, BulkNotice):
+                latest_bulk[telling.topic.label] = position
+            continue
+        label = telling.topic.label
+        key = (label, pk_text(telling.change.pk))
+        merged: Notice | None = telling
+        if key in leaving:
+            merged = merge(leaving[key], telling)  # type: ignore[arg-type]
+            if latest_bulk.get(label, -1) > positions[key]:
+                # The bulk may be of this row, and this is the last word on it.
+                del leaving[key]
+        if merged is None:
+            leaving.pop(key, None)
+            continue
+        if key not in leaving:
+            positions[key] = position
+        leaving[key] = merged
+    return list(leaving.values())
+
+
 def steps(op: Op, before: State | None, after: State | None) -> Iterator[Step]:
     """Who hears what of a row that went from one state to another.
 
@@ -162,7 +265,8 @@ def steps(op: Op, before: State | None, after: State | None) -> Iterator[Step]:
 
 
 _ORDER = (
-    *("model", "pk", "ts", "changed", "reason", "origin", "truncated"),
+    *("model", "pk", "seq", "prev", "ts"),
+    *("changed", "reason", "origin", "truncated"),
     *("action", "count", "pks"),
 )
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -181,9 +285,9 @@ def envelope(
     """The JSON text of an event on a channel.
 
     `id` tells the change apart from every other, `ts` is UTC in RFC 3339 with
-    milliseconds, `label` the model's, `data` JSON text. `values` are `pk`, `changed`,
-    `reason`, `origin`, `truncated`, and of a bulk event `action`, `count`, `pks`. None
-    is left out.
+    milliseconds, `label` the model's, `data` JSON text. `values` are `pk`, `seq`,
+    `prev`, `changed`, `reason`, `origin`, `truncated`, and of a bulk event `action`,
+    `count`, `pks`. None is left out.
     """
     head = {"id": id, "channel": channel, "op": op}
     values |= {"model": label, "pk": json_pk(values.get("pk")), "ts": ts}

@@ -11,10 +11,10 @@ from django.db import models, transaction
 
 from django_grip.contrib.realtime import states
 from django_grip.contrib.realtime.contexts import is_silent
-from django_grip.contrib.realtime.delivery import BULK_OBJECTS
 from django_grip.contrib.realtime.events import Place
 from django_grip.contrib.realtime.states import Row
 from django_grip.contrib.realtime.streams import ModelStream, registry
+from django_grip.contrib.realtime.tellings import BULK_OBJECTS
 from django_grip.contrib.realtime.writes import announce, announce_unknown
 
 T = TypeVar("T", bound=models.Model)

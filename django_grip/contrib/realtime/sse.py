@@ -22,6 +22,11 @@ def frame(event: str, data: str, *, id: str | None = None) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def mark(id: str) -> str:
+    """A new position without an event."""
+    return f": moved on\nid: {_single(id)}\n\n"
+
+
 def retry(milliseconds: int) -> str:
     """How long a client waits before it connects again."""
     return f"retry: {milliseconds}\n\n"

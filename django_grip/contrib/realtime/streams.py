@@ -20,7 +20,7 @@ from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from django_grip.contrib.realtime.channels import RESERVED, channel_name
-from django_grip.contrib.realtime.events import Change, Op, Place, State
+from django_grip.contrib.realtime.events import Change, Op, Place, Topic
 
 M = TypeVar("M", bound=type[models.Model])
 S = TypeVar("S", bound="type[ModelStream]")
@@ -133,9 +133,22 @@ class ModelStream:
         `using` is the alias written on; the model's own is not named. Without
         GRIP_PREFIX.
         """
-        if using == router.db_for_write(self.model):
-            using = None
-        return channel_name(self.label, pk, place=place, audience=audience, using=using)
+        on = None if using is None else self._suffix(using)
+        return channel_name(self.label, pk, place=place, audience=audience, using=on)
+
+    def topic(self, using: str) -> Topic:
+        """What goes with every notice of a write on the alias `using`."""
+        return Topic(
+            label=self.label,
+            on=self._suffix(using),
+            audiences=tuple(self.serializers),
+            events=tuple(self.events),
+            watches=self.watch is not None,
+            watched_sets=frozenset(self.watch or ()) - set(self.watched_columns),
+        )
+
+    def _suffix(self, using: str) -> str | None:
+        return None if using == router.db_for_write(self.model) else using
 
     @property
     def is_own_query(self) -> bool:
@@ -204,18 +217,6 @@ class ModelStream:
         return self.may_matter(changed) or (
             changed is not None and not set(self.watch or ()).isdisjoint(changed)
         )
-
-    def is_seen(
-        self, before: State, after: State, named: frozenset[str] | None
-    ) -> bool:
-        """Whether an update changed something that is watched, or moved the row.
-
-        Many-to-many values have no column: there what the writes named counts.
-        """
-        if self.watch is None or before != after:
-            return True
-        unseen = set(self.watch) - set(self.watched_columns)
-        return bool(named and unseen & named)
 
     def may_matter(self, changed: Iterable[str] | None) -> bool:
         """Whether a write to these columns (None: any) may move a row or is watched."""

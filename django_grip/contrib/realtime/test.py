@@ -13,6 +13,7 @@ from django.db import models
 
 from django_grip import conf
 from django_grip.contrib.realtime.announcements import Target
+from django_grip.contrib.realtime.delivery import diverted
 from django_grip.contrib.realtime.events import json_pk
 from django_grip.contrib.realtime.streams import json_text, registry
 from django_grip.items import Item
@@ -95,7 +96,7 @@ def capture_events() -> Iterator[Events]:
     see `django_grip.test.capture_published`.
     """
     global _ended
-    with capture_published() as items:
+    with capture_published() as items, diverted():
         events = Events(items)
         _captures.append(events)
         try:

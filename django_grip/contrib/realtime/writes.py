@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -17,7 +18,7 @@ from django.utils import timezone, translation
 
 from django_grip.contrib.realtime import conf, states
 from django_grip.contrib.realtime.contexts import current_origin, is_silent
-from django_grip.contrib.realtime.delivery import departure
+from django_grip.contrib.realtime.delivery import deliver
 from django_grip.contrib.realtime.events import (
     BulkNotice,
     Change,
@@ -25,6 +26,7 @@ from django_grip.contrib.realtime.events import (
     Op,
     Place,
     State,
+    Topic,
 )
 from django_grip.contrib.realtime.signals import payload_failed
 from django_grip.contrib.realtime.states import Row
@@ -48,6 +50,11 @@ class Write:
     changed: frozenset[str] | None = None
     always: bool = False
     origin: str | None = field(default_factory=current_origin)
+
+    @cached_property
+    def topic(self) -> Topic:
+        """What goes with every notice of this."""
+        return self.stream.topic(self.using)
 
     def change(self, pk: Any, instance: Any = None) -> Change:
         """The change of one row."""
@@ -78,7 +85,7 @@ class Write:
         for pk in {**before, **rows}:
             old, new = before.get(pk), rows.get(pk)
             if self.before is not None and old and new and not self.always:
-                seen = self.stream.is_seen(old.state, new.state, self.changed)
+                seen = self.topic.is_seen(old.state, new.state, self.changed)
                 if self.op == "update" and not seen:
                     continue
             for row in (old, new):
@@ -119,14 +126,13 @@ def announce(
             rows = _states(write, pks)
         bulk = BulkNotice(
             op=op,
-            label=stream.label,
-            using=using,
+            topic=write.topic,
             count=len(pks),
             moves=[(pk, *write.states(pk, rows.get(pk))) for pk in pks],
             changed=changed,
             origin=write.origin,
         )
-        departure(using).add(stream, bulk)
+        deliver(using, [bulk])
     else:
         rows = _add(write, pks)
     if stream.touch:
@@ -139,13 +145,12 @@ def announce_unknown(
     """Capture an operation on rows that the database does not name."""
     bulk = BulkNotice(
         op=op,
-        label=stream.label,
-        using=using,
+        topic=stream.topic(using),
         count=count,
         places=places,
         origin=current_origin(),
     )
-    departure(using).add(stream, bulk)
+    deliver(using, [bulk])
 
 
 def _touch(stream: ModelStream, parents: Iterable[tuple[str, Any]], using: str) -> None:
@@ -166,11 +171,8 @@ def _add(write: Write, pks: Sequence[Any]) -> Mapping[Any, Row]:
     rows: Mapping[Any, _Rendered] = {}
     if write.op != "delete":
         rows = _rows(write, pks)
-    leaving = departure(write.using)
-    for pk in pks:
-        notice = _notice(write, pk, rows.get(pk))
-        if notice is not None:
-            leaving.add(write.stream, notice)
+    notices = (_notice(write, pk, rows.get(pk)) for pk in pks)
+    deliver(write.using, [notice for notice in notices if notice is not None])
     return rows
 
 
@@ -197,6 +199,7 @@ def _notice(write: Write, pk: Any, row: _Rendered | None) -> Notice | None:
         turn=states.next_turn() if old is None else old.turn,
         named=write.changed or frozenset(),
         always=write.always,
+        topic=write.topic,
     )
 
 

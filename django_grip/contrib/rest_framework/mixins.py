@@ -14,6 +14,7 @@ from rest_framework.exceptions import APIException, ParseError, PermissionDenied
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
+from django_grip.contrib.realtime.answers import opening
 from django_grip.contrib.realtime.channels import channel_name
 from django_grip.contrib.realtime.streams import ModelStream, registry
 from django_grip.contrib.rest_framework.authorization import (
@@ -21,7 +22,6 @@ from django_grip.contrib.rest_framework.authorization import (
     audience_of,
     check_all_rows,
 )
-from django_grip.contrib.rest_framework.transports import event_stream
 
 _ACTIONS = {"stream_collection": "list", "stream_object": "retrieve"}
 
@@ -71,7 +71,7 @@ class StreamModelMixin:
     def _stream(
         self, request: Request, model: type[models.Model], pk: Any = None
     ) -> HttpResponse:
-        if unknown := sorted(request.query_params):
+        if unknown := sorted(set(request.query_params) - {"since"}):
             raise ParseError(
                 f"A stream takes no parameter {', '.join(unknown)}: it is not "
                 "filtered. Filter the events in the client."
@@ -84,9 +84,9 @@ class StreamModelMixin:
             raise PermissionDenied(str(exc)) from exc
         if not getattr(request, "grip_proxied", False):
             raise NotProxied
-        return event_stream(
-            request._request, channel_name(stream.label, pk, audience=audience)
-        )
+        since = request.headers.get("Last-Event-ID") or request.GET.get("since")
+        channel = channel_name(stream.label, pk, audience=audience)
+        return opening(request._request, channel, since or None)
 
     def initialize_request(
         self, request: HttpRequest, *args: Any, **kwargs: Any

@@ -11,6 +11,7 @@ from django_grip.contrib.realtime.events import (
     Notice,
     State,
     Step,
+    Topic,
     envelope,
     merge,
     steps,
@@ -26,6 +27,7 @@ def notice(op, changed=None, data="{}"):
         changed=None if changed is None else frozenset(changed),
     )
     return Notice(
+        topic=Topic("shop.order", None, (None,), ("create", "update", "delete")),
         change=change,
         before=None if op == "create" else State(),
         after=None if op == "delete" else State(),

@@ -22,6 +22,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, models, router, transaction
 
 from django_grip import conf
+from django_grip.contrib.realtime.delivery import diverted
 from django_grip.contrib.realtime.management.answers import askers
 from django_grip.contrib.realtime.streams import ModelStream, registry
 from django_grip.contrib.realtime.test import Event, events_of
@@ -129,7 +130,11 @@ class Rehearsal:
     def run(self, changes: dict[str, Any]) -> None:
         """Save with these values, and take it back. Raises what save() raises."""
         connection = connections[self._using]
-        with capture_published() as items, transaction.atomic(using=self._using):
+        with (
+            capture_published() as items,
+            diverted(),
+            transaction.atomic(using=self._using),
+        ):
             for name, value in changes.items():
                 setattr(self._row, name, value)
             first = len(connection.run_on_commit)

@@ -1,0 +1,1 @@
+"""The event log: committed changes in one order, kept for those who missed some."""

@@ -1,0 +1,1 @@
+"""Read-only admin pages of the event log."""

@@ -1,0 +1,60 @@
+"""Closing: streams end in time, so that their clients are asked again who they are.
+
+The proxy holds them and Django cannot see how old each is, so all streams of a channel
+end together, at the latest STREAM_MAX_AGE after the first was opened.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from django_grip.contrib.eventlog import outbox
+from django_grip.contrib.eventlog.models import Held
+from django_grip.contrib.realtime import conf
+from django_grip.contrib.realtime.events import CLOSE, Event
+
+_AT_ONCE = 200
+
+
+def opened(using: str, channel: str) -> None:
+    """A stream was opened: note when it has to end."""
+    if not is_open(using, channel):
+        # Spread, so that what was opened together does not come back together.
+        age = conf.stream_max_age() * random.uniform(0.75, 1)
+        close_at = timezone.now() + timedelta(seconds=age)
+        Held.objects.using(using).bulk_create(
+            [Held(channel=channel, close_at=close_at)], ignore_conflicts=True
+        )
+
+
+def is_open(using: str, channel: str) -> bool:
+    """Whether streams of a channel are known, and have time left.
+
+    Those whose time has come are closed, also where no relay runs all the time.
+    """
+    held = Held.objects.using(using).filter(channel=channel)
+    close_at = held.values_list("close_at", flat=True).first()
+    if close_at is not None and close_at <= timezone.now():
+        close(using, [channel])
+        return False
+    return close_at is not None
+
+
+def close_due(using: str) -> None:
+    """Close the channels whose time has come."""
+    due = Held.objects.using(using).filter(close_at__lte=timezone.now())
+    if channels := list(due.values_list("channel", flat=True)[:_AT_ONCE]):
+        close(using, channels)
+
+
+def close(using: str, channels: Collection[str]) -> None:
+    """Close the streams of channels, after all that was told on them until now."""
+    with transaction.atomic(using=using):
+        Held.objects.using(using).filter(channel__in=channels).delete()
+        closes = [Event(channel=name, op=CLOSE, id="") for name in channels]
+        outbox.write(using, closes)

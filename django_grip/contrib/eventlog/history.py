@@ -1,0 +1,171 @@
+"""History: what came on a channel after a position, or why nobody can say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from django.core import signing
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.urls import get_script_prefix
+
+from django_grip.contrib.eventlog import sequences, trimming
+from django_grip.contrib.eventlog.models import Head, LoggedEvent, Sequence
+from django_grip.contrib.eventlog.positions import Position, parse
+from django_grip.contrib.realtime.durable import Kept, Page
+from django_grip.contrib.realtime.streams import registry
+
+logger = logging.getLogger("django_grip.eventlog")
+
+PAGE = 200
+"""Events of one answer."""
+
+PAGE_BYTES = 512 * 1024
+"""Bytes of envelopes in one answer."""
+
+OVERFLOW = 5_000
+"""Events that are caught up with; who missed more fetches anew."""
+
+_SALT = "django_grip.eventlog.page"
+
+PAGE_AGE = 300
+"""Seconds for which the path of a page is good: the proxy asks for it at once."""
+
+
+def read(
+    channel: str, since: str | None, *, trusted: bool = False, is_first: bool = True
+) -> Page:
+    """See EventLog.read().
+
+    `trusted` positions come from the proxy, which has them from us: one that lies in
+    the future shows that the log was restored from a backup. Only the first page of a
+    row of pages may overflow.
+    """
+    using = alias_of(channel)
+    state = sequences.state(using)
+    if since is None:
+        return _from_now(using, state, channel)
+    position = parse(since)
+    if position is None:
+        logger.debug("A position on %s that is none of ours.", channel)
+        return _reset(using, state, channel, "bad-id")
+    if position.epoch != state.epoch:
+        return _reset(using, state, channel, "epoch")
+    if position.seq > state.last_seq:
+        if trusted:
+            state = _restored(using, state, position)
+        return _reset(using, state, channel, "future")
+    return _since(using, state, channel, position.seq, is_first=is_first)
+
+
+def alias_of(channel: str) -> str:
+    """The database whose log has a channel, by its name."""
+    name, _, suffix = channel.partition("~on.")
+    if suffix:
+        alias = suffix.partition("~")[0]
+        return alias if alias in connections else DEFAULT_DB_ALIAS
+    label = ".".join(name.partition("~")[0].split(".")[:2])
+    for stream in registry:
+        if stream.label == label:
+            return str(router.db_for_write(stream.model))
+    return DEFAULT_DB_ALIAS
+
+
+def read_page(token: str) -> Page | None:
+    """The page whose path ends in `token`; None for one that is forged or too old."""
+    try:
+        channel, since = signing.loads(token, salt=_SALT, max_age=PAGE_AGE)
+    except signing.BadSignature:
+        return None
+    return read(channel, since, is_first=False)
+
+
+def _from_now(using: str, state: Sequence, channel: str) -> Page:
+    head = _head(using, channel, trimming.published(using))
+    return Page(channel=channel, position=str(Position(state.epoch, head)))
+
+
+def _reset(using: str, state: Sequence, channel: str, reason: str) -> Page:
+    head = _head(using, channel, trimming.published(using))
+    position = str(Position(state.epoch, head))
+    return Page(channel=channel, position=position, reset=reason)
+
+
+def _since(
+    using: str, state: Sequence, channel: str, since: int, *, is_first: bool
+) -> Page:
+    # Not further than what was published: what comes later would not fit. But a client
+    # may be ahead of what is noted as published.
+    until = max(trimming.published(using), since)
+    log = LoggedEvent.objects.using(using).filter(channel=channel)
+    rows = list(
+        log.filter(seq__gt=max(since, state.floor), seq__lte=until)
+        .order_by("seq")
+        .values_list("seq", "prev", "op", "text")[: PAGE + 1]
+    )
+    if not rows:
+        head = _head(using, channel, until)
+        if head > since:
+            return _reset(using, state, channel, "expired")
+        return Page(channel=channel, position=str(Position(state.epoch, head)))
+    if rows[0][1] > since:
+        return _reset(using, state, channel, "expired")
+    taken, size = 0, 0
+    for _, _, _, text in rows[:PAGE]:
+        size += len(text)
+        if taken and size > PAGE_BYTES:
+            break
+        taken += 1
+    if taken == len(rows):
+        return _page(state, channel, rows)
+    if is_first:
+        behind = log.filter(seq__gt=since, seq__lte=until).order_by("seq")
+        if behind.values_list("seq")[OVERFLOW : OVERFLOW + 1]:
+            return _reset(using, state, channel, "overflow")
+    return _page(state, channel, rows[:taken], has_more=True)
+
+
+def _page(
+    state: Sequence,
+    channel: str,
+    rows: Iterable[tuple[int, int, str, str]],
+    *,
+    has_more: bool = False,
+) -> Page:
+    events = [
+        Kept(position=str(Position(state.epoch, seq)), op=op, text=text)
+        for seq, _, op, text in rows
+    ]
+    position = events[-1].position
+    path = None
+    if has_more:
+        token = signing.dumps((channel, position), salt=_SALT)
+        path = f"{get_script_prefix()}grip/page/{token}/"
+    return Page(channel=channel, position=position, events=events, next_path=path)
+
+
+def _head(using: str, channel: str, until: int) -> int:
+    """The last event of a channel up to `until`; 0: there was none."""
+    heads = Head.objects.using(using).filter(channel=channel)
+    head = heads.values_list("seq", flat=True).first() or 0
+    if head <= until:
+        return head
+    log = LoggedEvent.objects.using(using).filter(channel=channel)
+    last = log.filter(seq__lte=until).order_by("-seq").values_list("seq", flat=True)
+    if (found := last.first()) is not None:
+        return found
+    later = log.filter(seq__gt=until).order_by("seq").values_list("prev", flat=True)
+    return later.first() or 0
+
+
+def _restored(using: str, state: Sequence, position: Position) -> Sequence:
+    """The proxy has seen an event that is not in the log any more."""
+    logger.error(
+        "The event log of %s ends at %d, but %d was published: was a backup restored? "
+        "A new epoch begins; clients fetch anew.",
+        using,
+        state.last_seq,
+        position.seq,
+    )
+    sequences.renew_epoch(using, state.epoch)
+    return sequences.state(using)

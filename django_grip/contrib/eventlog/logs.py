@@ -1,0 +1,32 @@
+"""Log: what the realtime layer asks of the event log. See durable.EventLog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.urls import get_script_prefix
+
+from django_grip import proxies
+from django_grip.contrib.eventlog import closing, history, outbox
+from django_grip.contrib.realtime.durable import Page
+from django_grip.contrib.realtime.events import Telling
+
+
+class Log:
+    """The event log in the project's databases."""
+
+    def write(self, using: str, tellings: Sequence[Telling]) -> None:
+        """See EventLog.write()."""
+        outbox.write(using, tellings)
+
+    def read(self, channel: str, since: str | None) -> Page:
+        """See EventLog.read()."""
+        return history.read(channel, since)
+
+    def link_path(self) -> str | None:
+        """See EventLog.link_path()."""
+        return f"{get_script_prefix()}grip/next/" if proxies.verifiers() else None
+
+    def opened(self, channel: str) -> None:
+        """See EventLog.opened()."""
+        closing.opened(history.alias_of(channel), channel)

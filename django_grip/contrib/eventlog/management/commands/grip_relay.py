@@ -1,0 +1,62 @@
+"""`manage.py grip_relay`: publish what was committed, in order."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.utils import DatabaseError
+
+from django_grip.contrib.eventlog.relays import Relay
+from django_grip.publishers import close_publisher
+
+
+class Command(BaseCommand):
+    """Runs a relay, for as long as it is let."""
+
+    help = (
+        "Takes committed changes from the outbox, puts them in order, and publishes "
+        "them to every proxy. Run one for each database that has an event log; more "
+        "stand by. SIGTERM ends it within a second; nothing is lost by SIGKILL either."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """See BaseCommand.add_arguments()."""
+        parser.add_argument(
+            "--database",
+            default=DEFAULT_DB_ALIAS,
+            choices=tuple(connections),
+            help="The database whose event log is published.",
+        )
+        parser.add_argument(
+            "--once",
+            action="store_true",
+            help="Publish what was committed until now, and end.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """See BaseCommand.handle(). Raises CommandError without the tables."""
+        using = options["database"]
+        relay = Relay(using)
+        tables = connections[using].introspection.table_names()
+        if "grip_eventlog_outbox" not in tables:
+            raise CommandError(
+                f"The database {using!r} has no event log. Put "
+                "'django_grip.contrib.eventlog' into INSTALLED_APPS and run: "
+                f"manage.py migrate --database {using}"
+            )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: relay.stop())
+        try:
+            if options["once"]:
+                relay.drain()
+            else:
+                relay.run()
+        except DatabaseError as exc:
+            raise CommandError(
+                f"The database does not answer as expected: {exc}"
+            ) from exc
+        finally:
+            close_publisher()

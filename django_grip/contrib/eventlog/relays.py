@@ -1,0 +1,236 @@
+"""Relay: takes what waits in the outbox, gives it places, and publishes it in order."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+
+from django.db import connections
+from django.db.utils import Error
+
+from django_grip.contrib.eventlog import closing, sequences, trimming
+from django_grip.contrib.eventlog.courses import Course
+from django_grip.contrib.eventlog.leases import Lease
+from django_grip.contrib.eventlog.models import LoggedEvent, Outbox
+from django_grip.contrib.eventlog.wakeups import Listener, can_notify, notify
+from django_grip.publishers import get_publisher
+
+logger = logging.getLogger("django_grip.eventlog")
+
+BUSY = 0.02
+"""Seconds between two looks into the outbox while there is something to do."""
+
+IDLE = 0.25
+"""The same, after nothing came for a while."""
+
+STAND_BY = 0.25
+"""Seconds between two looks at the lease that another relay has."""
+
+BACK_OFF = (0.1, 5.0)
+"""Seconds before the database is tried again after an error, doubled; the most."""
+
+FINISH = 0.5
+"""Seconds in which what is on its way may still arrive when the relay ends."""
+
+CHORES = 60.0
+"""Seconds between two rounds of retention."""
+
+
+class Relay:
+    """The relay of one database, run on one thread that has its connection."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+        self.woken = threading.Event()
+        self.stopped = threading.Event()
+        self.leaving = False
+        self._lease = Lease(using)
+        self._courses: list[Course] = []
+        self._listener: Listener | None = None
+        self._leads = False
+        self._epoch = ""
+        self._last = 0
+        self._chores_at = 0.0
+        self._closing_at = 0.0
+        self._errors = 0
+
+    def stop(self) -> None:
+        """Have run() return soon. From any thread, and from a signal handler."""
+        self.stopped.set()
+        self.woken.set()
+
+    def leave(self) -> None:
+        """Have run() return as soon as everything is published. From any thread."""
+        self.leaving = True
+        self.woken.set()
+
+    def run(self, *, idle: float | None = None) -> None:
+        """Work until stopped, or until there was nothing to do for `idle` seconds.
+
+        Errors are logged once and tried again.
+        """
+        pause = BUSY
+        busy_at = time.monotonic()
+        try:
+            while not self.stopped.is_set():
+                self.woken.clear()
+                try:
+                    worked = self.step()
+                except Exception as exc:
+                    # A boundary: whatever it is, what waits must not wait for ever.
+                    self.stopped.wait(self._suffer(exc))
+                    continue
+                now = time.monotonic()
+                if worked:
+                    busy_at, pause = now, BUSY
+                    if worked == "again":
+                        continue
+                elif self.leaving or now - busy_at > 1:
+                    pause = min(IDLE, pause * 1.5)
+                    is_over = idle is not None and now - busy_at > idle
+                    if (is_over or self.leaving) and self._is_done():
+                        return
+                if self._leads:
+                    self.woken.wait(pause)
+                elif self.woken.wait(STAND_BY):
+                    notify(self.using)
+        finally:
+            self.end()
+
+    def drain(self) -> None:
+        """Work until everything that is committed now is published: `--once`.
+
+        Waits while another relay has the lease, and tries a server that takes nothing
+        for as long as `stopped` is not set. Raises DatabaseError.
+        """
+        try:
+            while not self.stopped.is_set():
+                self.woken.clear()
+                self.step()
+                if self._is_done():
+                    return
+                self.woken.wait(BUSY)
+        finally:
+            self.end()
+
+    def step(self) -> str:
+        """One round: `again` if there may be more at once, `some` if there was
+        something, else empty.
+        """
+        if not self._lead():
+            return ""
+        fresh: Sequence[LoggedEvent] = sequences.sequence(self.using)
+        if fresh:
+            self._last = fresh[-1].seq
+        self._errors = 0
+        offered = answered = False
+        for course in self._courses:
+            answered |= course.settle()
+            offered |= course.offer(self._epoch, self._last, fresh)
+        self._do_chores()
+        if fresh or offered:
+            return "again"
+        return "some" if answered or any(not c.is_idle for c in self._courses) else ""
+
+    def end(self) -> None:
+        """Leave the rest to the next relay, and give back lease and connection."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
+        try:
+            until = time.monotonic() + FINISH
+            while any(not course.is_idle for course in self._courses):
+                if time.monotonic() > until:
+                    break
+                self.woken.wait(0.01)
+                self.woken.clear()
+                for course in self._courses:
+                    course.settle()
+            if self._leads:
+                self._lease.release()
+        except Exception as exc:
+            # A boundary: the lease then runs out by itself.
+            logger.warning("The relay of %s ends without notice: %s", self.using, exc)
+        for course in self._courses:
+            course.take_back()
+        self._courses = []
+        self._leads = False
+        connections[self.using].close()
+
+    def _lead(self) -> bool:
+        """Hold the lease, if nobody else does."""
+        held = self._lease.hold()
+        if not held and not self._leads:
+            # The row is made by whoever comes first.
+            sequences.state(self.using)
+            held = self._lease.hold()
+        if held and not self._leads:
+            self._begin()
+        elif not held and self._leads:
+            logger.warning("Another relay of %s has taken over.", self.using)
+            for course in self._courses:
+                course.take_back()
+            self._courses = []
+            self._leads = False
+        return held
+
+    def _begin(self) -> None:
+        state = sequences.state(self.using)
+        self._epoch, self._last = state.epoch, state.last_seq
+        publisher = get_publisher()
+        self._courses = [
+            Course(self.using, publisher, server, self.woken.set)
+            for server in publisher.servers
+        ]
+        if self._listener is None and can_notify(connections[self.using]):
+            self._listener = Listener(self.using, self.woken)
+            self._listener.start()
+        self._leads = True
+
+    def _is_done(self) -> bool:
+        """Whether everything is published, by us or by whoever has the lease."""
+        if Outbox.objects.using(self.using).exists():
+            return False
+        state = sequences.state(self.using)
+        if not self._leads:
+            return trimming.published(self.using) >= state.last_seq
+        return all(course.published >= state.last_seq for course in self._courses)
+
+    def _do_chores(self) -> None:
+        now = time.monotonic()
+        if now >= self._closing_at:
+            self._closing_at = now + 1
+            closing.close_due(self.using)
+            state = sequences.state(self.using)
+            # Another relay may have worked besides us, or a client shown that a backup
+            # was restored.
+            self._last = state.last_seq
+            if state.epoch != self._epoch:
+                logger.warning("A new epoch of %s has begun.", self.using)
+                self._epoch = state.epoch
+        if now >= self._chores_at:
+            self._chores_at = now + CHORES
+            trimming.trim(self.using)
+
+    def _suffer(self, error: Exception) -> float:
+        """After an error: anew from what is stored, a little later each time."""
+        if not self._errors:
+            logger.error(
+                "The relay of %s: %s. It is tried again.",
+                self.using,
+                error,
+                exc_info=None if isinstance(error, Error) else error,
+            )
+        for course in self._courses:
+            course.take_back()
+        self._courses = []
+        self._leads = False
+        self._lease.doubt()
+        first, most = BACK_OFF
+        pause: float = min(most, first * 2**self._errors)
+        self._errors = min(self._errors + 1, 10)
+        connections[self.using].close()
+        return pause * random.uniform(0.5, 1)

@@ -1,0 +1,92 @@
+"""Answers: pages of the event log as server-sent events, held by the proxy."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from gripcontrol import Channel
+
+from django_grip import set_hold_stream
+from django_grip.contrib.realtime import conf, durable, sse
+from django_grip.contrib.realtime.durable import Page
+
+CONTENT_TYPE = "text/event-stream"
+
+
+def opening(request: HttpRequest, channel: str, since: str | None) -> HttpResponse:
+    """The beginning of a stream of a channel, from the position `since` on.
+
+    Without an event log there are no positions, and the stream begins now. A HEAD
+    request gets the headers and is not held.
+    """
+    log = durable.log
+    least, most = conf.retry()
+    retry = sse.retry(random.randint(round(least * 1000), round(most * 1000)))
+    if log is None:
+        body = retry + _ready(channel=channel, gapless=False)
+        response = HttpResponse(body, content_type=CONTENT_TYPE)
+        if request.method != "HEAD":
+            _hold(request, channel)
+        return response
+    page = log.read(channel, since)
+    ready = _ready(
+        id=page.position if since is None else None,
+        channel=channel,
+        position=page.position,
+        gapless=log.link_path() is not None,
+    )
+    response = HttpResponse([retry, ready, *_frames(page)], content_type=CONTENT_TYPE)
+    if request.method != "HEAD":
+        log.opened(channel)
+        _continue(request, page)
+    return response
+
+
+def continuation(request: HttpRequest, page: Page) -> HttpResponse:
+    """What a stream has missed, and how it goes on: all of its instruction again."""
+    response = HttpResponse("".join(_frames(page)), content_type=CONTENT_TYPE)
+    _continue(request, page)
+    return response
+
+
+def _ready(id: str | None = None, **values: Any) -> str:
+    return sse.frame("ready", json.dumps(values, separators=(",", ":")), id=id)
+
+
+def _frames(page: Page) -> Iterator[str]:
+    if page.reset is not None:
+        data = {"channel": page.channel, "reason": page.reset}
+        yield sse.frame(
+            "reset", json.dumps(data, separators=(",", ":")), id=page.position
+        )
+    for event in page.events:
+        if event.text:
+            yield sse.frame(event.op, event.text, id=event.position)
+        else:
+            # A close that others got: this stream begins behind it.
+            yield sse.mark(event.position)
+
+
+def _continue(request: HttpRequest, page: Page) -> None:
+    log = durable.log
+    link = log.link_path() if log is not None else None
+    if page.next_path is not None:
+        request.grip.start_instruct().set_next_link(page.next_path)  # type: ignore[attr-defined]
+    elif link is None:
+        _hold(request, page.channel)
+    else:
+        _hold(request, Channel(page.channel, page.position))
+        request.grip.instruct.set_next_link(link, timeout=conf.link_timeout())  # type: ignore[attr-defined]
+
+
+def _hold(request: HttpRequest, channel: str | Channel) -> None:
+    set_hold_stream(
+        request,
+        channel,
+        keep_alive_data=sse.KEEP_ALIVE,
+        keep_alive_timeout=conf.keep_alive(),
+    )
