@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-PATH = "/grip/"
+NEXT = "grip/next/"
+PAGE = "grip/page/"
 """What these paths begin with, behind the script's name."""
+
+_PATHS = (f"/{NEXT}", f"/{PAGE}")
 
 urlconf: str | None = None
 """The URLconf of these paths, set by the app that has some."""
@@ -13,5 +16,5 @@ urlconf: str | None = None
 
 def route(request: HttpRequest) -> None:
     """Have a request that is verified resolved by `urlconf`, if it asks for a link."""
-    if urlconf is not None and request.path_info.startswith(PATH):
+    if urlconf is not None and request.path_info.startswith(_PATHS):
         request.urlconf = urlconf

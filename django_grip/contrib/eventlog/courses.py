@@ -72,6 +72,14 @@ class Course:
         self._attempts = 0
         self._retry_at = 0.0
 
+    def limit(self, last: int) -> None:
+        """Take the cursor back to the log's end: a backup may have been restored."""
+        if self.published > last:
+            self.published = self._offered = last
+            Target.objects.using(self._using).filter(
+                server=self.server, published__gt=last
+            ).update(published=last)
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing is on its way."""

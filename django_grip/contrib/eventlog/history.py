@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 from django.core import signing
 from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.urls import get_script_prefix
 
+from django_grip import links
 from django_grip.contrib.eventlog import sequences, trimming
 from django_grip.contrib.eventlog.models import Head, LoggedEvent, Sequence
 from django_grip.contrib.eventlog.positions import Position, parse
@@ -62,7 +64,7 @@ def alias_of(channel: str) -> str:
     """The database whose log has a channel, by its name."""
     name, _, suffix = channel.partition("~on.")
     if suffix:
-        alias = suffix.partition("~")[0]
+        alias = unquote(suffix.partition("~")[0])
         return alias if alias in connections else DEFAULT_DB_ALIAS
     label = ".".join(name.partition("~")[0].split(".")[:2])
     for stream in registry:
@@ -81,12 +83,12 @@ def read_page(token: str) -> Page | None:
 
 
 def _from_now(using: str, state: Sequence, channel: str) -> Page:
-    head = _head(using, channel, trimming.published(using))
+    head = _head(using, channel, _published(using, state))
     return Page(channel=channel, position=str(Position(state.epoch, head)))
 
 
 def _reset(using: str, state: Sequence, channel: str, reason: str) -> Page:
-    head = _head(using, channel, trimming.published(using))
+    head = _head(using, channel, _published(using, state))
     position = str(Position(state.epoch, head))
     return Page(channel=channel, position=position, reset=reason)
 
@@ -96,7 +98,7 @@ def _since(
 ) -> Page:
     # Not further than what was published: what comes later would not fit. But a client
     # may be ahead of what is noted as published.
-    until = max(trimming.published(using), since)
+    until = max(_published(using, state), since)
     log = LoggedEvent.objects.using(using).filter(channel=channel)
     rows = list(
         log.filter(seq__gt=max(since, state.floor), seq__lte=until)
@@ -140,8 +142,12 @@ def _page(
     path = None
     if has_more:
         token = signing.dumps((channel, position), salt=_SALT)
-        path = f"{get_script_prefix()}grip/page/{token}/"
+        path = f"{get_script_prefix()}{links.PAGE}{token}/"
     return Page(channel=channel, position=position, events=events, next_path=path)
+
+
+def _published(using: str, state: Sequence) -> int:
+    return min(trimming.published(using), state.last_seq)
 
 
 def _head(using: str, channel: str, until: int) -> int:

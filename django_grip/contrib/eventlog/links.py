@@ -14,6 +14,7 @@ from django.urls import path
 from django_grip import conf
 from django_grip.contrib.eventlog import closing, history
 from django_grip.contrib.realtime.answers import continuation
+from django_grip.links import NEXT, PAGE
 
 
 @login_not_required
@@ -50,6 +51,6 @@ def _refused() -> HttpResponse:
 
 
 urlpatterns = [
-    path("grip/next/", next_events),
-    path("grip/page/<str:token>/", next_page),
+    path(NEXT, next_events),
+    path(f"{PAGE}<str:token>/", next_page),
 ]

@@ -10,6 +10,7 @@ from django_grip import proxies
 from django_grip.contrib.eventlog import closing, history, outbox
 from django_grip.contrib.realtime.durable import Page
 from django_grip.contrib.realtime.events import Telling
+from django_grip.links import NEXT
 
 
 class Log:
@@ -25,7 +26,7 @@ class Log:
 
     def link_path(self) -> str | None:
         """See EventLog.link_path()."""
-        return f"{get_script_prefix()}grip/next/" if proxies.verifiers() else None
+        return get_script_prefix() + NEXT if proxies.verifiers() else None
 
     def opened(self, channel: str) -> None:
         """See EventLog.opened()."""

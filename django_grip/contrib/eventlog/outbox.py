@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import connections, transaction
@@ -16,6 +16,9 @@ from django_grip.contrib.realtime.events import Event, Telling
 
 CHUNK = 1_000
 """Rows of one INSERT."""
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Bytes of records in one INSERT: MySQL takes 16 MiB at most, as installed."""
 
 
 def write(using: str, tellings: Sequence[Telling]) -> None:
@@ -41,12 +44,21 @@ def write(using: str, tellings: Sequence[Telling]) -> None:
 def _write(connection: Any, bodies: Sequence[str]) -> None:
     number = _transaction(connection)
     created_at = connection.ops.adapt_datetimefield_value(timezone.now())
-    for start in range(0, len(bodies), CHUNK):
-        chunk = bodies[start : start + CHUNK]
+    for chunk in _chunks(bodies):
         values = [value for body in chunk for value in (number, body, created_at)]
         # Not the ORM: this is in every write, and it costs half of what it would.
         with connection.cursor() as cursor:
             cursor.execute(_insert(connection, len(chunk)), values)
+
+
+def _chunks(bodies: Sequence[str]) -> Iterator[Sequence[str]]:
+    start = size = 0
+    for end, body in enumerate(bodies):
+        if end - start == CHUNK or (size and size + len(body) > CHUNK_BYTES):
+            yield bodies[start:end]
+            start, size = end, 0
+        size += len(body)
+    yield bodies[start:]
 
 
 def _insert(connection: Any, rows: int) -> str:
@@ -68,7 +80,8 @@ def _transaction(connection: Any) -> int:
         found: int | None = getattr(hook, "grip_transaction", None)
         if found is not None:
             return found
-    number = random.getrandbits(62)
+    # Not of a generator that a program may have seeded.
+    number = int.from_bytes(os.urandom(8), "big") >> 2
     using = connection.alias
 
     def wake() -> None:

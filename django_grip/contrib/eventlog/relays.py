@@ -35,7 +35,7 @@ BACK_OFF = (0.1, 5.0)
 FINISH = 0.5
 """Seconds in which what is on its way may still arrive when the relay ends."""
 
-CHORES = 60.0
+CHORES = 10.0
 """Seconds between two rounds of retention."""
 
 
@@ -125,12 +125,12 @@ class Relay:
         fresh: Sequence[LoggedEvent] = sequences.sequence(self.using)
         if fresh:
             self._last = fresh[-1].seq
-        self._errors = 0
         offered = answered = False
         for course in self._courses:
             answered |= course.settle()
             offered |= course.offer(self._epoch, self._last, fresh)
         self._do_chores()
+        self._errors = 0
         if fresh or offered:
             return "again"
         return "some" if answered or any(not c.is_idle for c in self._courses) else ""
@@ -178,13 +178,16 @@ class Relay:
         return held
 
     def _begin(self) -> None:
-        state = sequences.state(self.using)
-        self._epoch, self._last = state.epoch, state.last_seq
         publisher = get_publisher()
         self._courses = [
             Course(self.using, publisher, server, self.woken.set)
             for server in publisher.servers
         ]
+        # After the cursors: another relay may move both.
+        state = sequences.state(self.using)
+        self._epoch, self._last = state.epoch, state.last_seq
+        for course in self._courses:
+            course.limit(self._last)
         if self._listener is None and can_notify(connections[self.using]):
             self._listener = Listener(self.using, self.woken)
             self._listener.start()
@@ -213,7 +216,7 @@ class Relay:
                 self._epoch = state.epoch
         if now >= self._chores_at:
             self._chores_at = now + CHORES
-            trimming.trim(self.using)
+            trimming.trim(self.using, chunks=10)
 
     def _suffer(self, error: Exception) -> float:
         """After an error: anew from what is stored, a little later each time."""

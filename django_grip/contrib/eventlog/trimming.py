@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import count
 
 from django.db.models import Max, Min
 from django.utils import timezone
@@ -17,14 +18,16 @@ CHUNK = 1_000
 """Events that are removed together."""
 
 
-def trim(using: str) -> int:
+def trim(using: str, *, chunks: int | None = None) -> int:
     """Remove what is older than HISTORY or beyond HISTORY_ROWS; returns how many.
 
-    The floor rises before events go: who asks meanwhile is told that they are gone,
-    or gets all of them.
+    At most `chunks` of CHUNK, if given. The floor rises before events go: who asks
+    meanwhile is told that they are gone, or gets all of them.
     """
     removed = 0
-    while floor := _floor(using):
+    for _ in count() if chunks is None else range(chunks):
+        if not (floor := _floor(using)):
+            break
         rows = Sequence.objects.using(using).filter(pk=1, floor__lt=floor)
         rows.update(floor=floor)
         failpoint("retention.after_floor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -47,16 +48,29 @@ class Command(BaseCommand):
                 "'django_grip.contrib.eventlog' into INSTALLED_APPS and run: "
                 f"manage.py migrate --database {using}"
             )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: relay.stop())
         try:
             if options["once"]:
                 relay.drain()
             else:
-                relay.run()
+                _run_until_told(relay)
         except DatabaseError as exc:
-            raise CommandError(
-                f"The database does not answer as expected: {exc}"
-            ) from exc
+            raise CommandError(f"The database {using!r} failed: {exc}") from exc
         finally:
             close_publisher()
+
+
+def _run_until_told(relay: Relay) -> None:
+    """Run it on a thread of its own, until SIGTERM or SIGINT.
+
+    What a signal handler does may come while this thread holds any lock, so it only
+    sets a value here, and another thread is stopped.
+    """
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: told.append(number))
+    thread = threading.Thread(target=relay.run, name="grip-relay")
+    thread.start()
+    while thread.is_alive() and not told:
+        thread.join(0.2)
+    relay.stop()
+    thread.join()
