@@ -46,7 +46,8 @@ class Lease:
             | Q(lease_until__lt=Now()),
             pk=1,
         )
-        held = row.update(
+        # Asking first: an UPDATE takes the lock for which SQLite's writers queue.
+        held = row.exists() and row.update(
             lease_owner=self.owner,
             lease_until=Now() + timedelta(seconds=TTL),
             seen_at=Now(),

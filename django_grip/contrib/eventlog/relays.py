@@ -53,6 +53,7 @@ class Relay:
         self._leads = False
         self._epoch = ""
         self._last = 0
+        self._look_at = 0.0
         self._chores_at = 0.0
         self._closing_at = 0.0
         self._errors = 0
@@ -162,6 +163,9 @@ class Relay:
 
     def _lead(self) -> bool:
         """Hold the lease, if nobody else does."""
+        now = time.monotonic()
+        if not self._leads and now < self._look_at:
+            return False
         held = self._lease.hold()
         if not held and not self._leads:
             # The row is made by whoever comes first.
@@ -175,6 +179,8 @@ class Relay:
                 course.take_back()
             self._courses = []
             self._leads = False
+        if not held:
+            self._look_at = now + STAND_BY
         return held
 
     def _begin(self) -> None:
@@ -183,11 +189,7 @@ class Relay:
             Course(self.using, publisher, server, self.woken.set)
             for server in publisher.servers
         ]
-        # After the cursors: another relay may move both.
-        state = sequences.state(self.using)
-        self._epoch, self._last = state.epoch, state.last_seq
-        for course in self._courses:
-            course.limit(self._last)
+        self._look_around()
         if self._listener is None and can_notify(connections[self.using]):
             self._listener = Listener(self.using, self.woken)
             self._listener.start()
@@ -207,16 +209,17 @@ class Relay:
         if now >= self._closing_at:
             self._closing_at = now + 1
             closing.close_due(self.using)
-            state = sequences.state(self.using)
-            # Another relay may have worked besides us, or a client shown that a backup
-            # was restored.
-            self._last = state.last_seq
-            if state.epoch != self._epoch:
-                logger.warning("A new epoch of %s has begun.", self.using)
-                self._epoch = state.epoch
+            self._look_around()
         if now >= self._chores_at:
             self._chores_at = now + CHORES
             trimming.trim(self.using, chunks=10)
+
+    def _look_around(self) -> None:
+        """See what others have done: another relay, or who restored a backup."""
+        state = sequences.state(self.using)
+        self._epoch, self._last = state.epoch, state.last_seq
+        for course in self._courses:
+            course.limit(self._last)
 
     def _suffer(self, error: Exception) -> float:
         """After an error: anew from what is stored, a little later each time."""
