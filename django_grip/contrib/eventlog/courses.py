@@ -13,6 +13,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from django_grip import conf
+from django_grip.contrib.eventlog import sequences
 from django_grip.contrib.eventlog.failpoints import failpoint
 from django_grip.contrib.eventlog.models import LoggedEvent, SetAside, Target
 from django_grip.contrib.eventlog.positions import Position
@@ -188,14 +189,17 @@ class Course:
     def _stored(self) -> int:
         """Where the server's cursor stands.
 
-        A server that is new begins where the others are: nobody there has missed
-        anything. The first one begins with the log.
+        A server that is new begins where the others are, and the first one at the
+        log's end: nobody there has missed anything.
         """
         targets = Target.objects.using(self._using)
-        others = targets.aggregate(last=Max("published"))["last"] or 0
-        found, _ = targets.get_or_create(
-            server=self.server, defaults={"published": others}
-        )
+        found = targets.filter(server=self.server).first()
+        if found is None:
+            others = targets.aggregate(last=Max("published"))["last"]
+            last = sequences.state(self._using).last_seq if others is None else others
+            found, _ = targets.get_or_create(
+                server=self.server, defaults={"published": last}
+            )
         return found.published
 
     def _store(self, published: int) -> None:
