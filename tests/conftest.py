@@ -15,9 +15,11 @@ from django_grip.contrib.realtime import durable
 from django_grip.test import capture_published
 from pushpin import Pushpin
 from servers import Site
+from tests.databases import SERVERS
 
 PARTS = {
     "pushpin": lambda: not Pushpin.missing(),
+    "postgresql": lambda: not SERVERS["postgresql"]().missing(),
     "nginx": lambda: bool(shutil.which("nginx")),
     "chromium": lambda: bool(shutil.which("chromium") and shutil.which("chromedriver")),
 }

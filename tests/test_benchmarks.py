@@ -26,6 +26,13 @@ def test_publish_explains_itself():
     assert "--only" in done.stdout
 
 
+@pytest.mark.postgresql
+def test_only_the_log_keeps_every_commit_in_order():
+    done = run("benchmarks/order.py", "--short", "--writers=4")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.pushpin
 def test_publishing_over_restarts_accounts_for_every_event():
     done = run("benchmarks/restarts.py", "--minutes=0.15", "--every=3", "--down=1")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 import zmq
+from django.apps import apps
 from django.core.management import BaseCommand, load_command_class
 
 from clients import EventStream, request
@@ -372,6 +373,139 @@ def test_the_commands_of_the_page_on_models_say_what_the_reference_shows(models_
     assert explanation == models_page.run(explain_command)
 
 
+EVENT_LOG_ROUTES = """# site_/urls.py
+from shop.metrics import metrics
+urlpatterns += [path("metrics/", metrics)]
+"""
+
+
+@pytest.fixture(scope="module")
+def event_log(tmp_path_factory):
+    """The project of the tutorial with the event log, as its page says; served."""
+    project = Project(tmp_path_factory.mktemp("event_log"))
+    project.run("django-admin startproject site_ .")
+    project.run("python manage.py startapp shop")
+    for page in ("docs/tutorial/live-list.md", "docs/how-to/event-log.md"):
+        for block in blocks(page, "python"):
+            project.write(block)
+    project.write(EVENT_LOG_ROUTES, append=["urls.py"])
+    project.run("python manage.py makemigrations shop")
+    install = blocks("docs/how-to/event-log.md", "console")[0]
+    for command in install.splitlines():
+        project.run(command)
+    server = project.serve()
+    yield project
+    assert server.stop() == 0
+
+
+def shell(project, code):
+    return project.run(f'python manage.py shell --verbosity=0 --command "{code}"')
+
+
+def new_order(project, total):
+    """The pk of an order that the site makes."""
+    order = {"status": "new", "total": total}
+    return request(f"{project.url}/orders/", "POST", order).json()["id"]
+
+
+def test_the_page_on_the_event_log_passes_its_own_test(event_log):
+    event_log.run("python manage.py check --fail-level WARNING --database default")
+    output = event_log.run("python manage.py test shop.test_log")
+    assert "Ran 2 tests" in output
+
+
+def missed(project, position):
+    """The events of a client that comes back with a position, the first left out.
+
+    They end with one that happens now.
+    """
+    with EventStream(
+        f"{project.url}/orders/stream/", {"Last-Event-ID": position}
+    ) as stream:
+        assert stream.next().event == "ready"
+        last = new_order(project, 1)
+        events = [stream.next()]
+        while events[-1].envelope.get("pk") != last:
+            events.append(stream.next())
+        return events
+
+
+def test_a_client_of_the_page_on_the_event_log_misses_nothing(event_log):
+    with EventStream(f"{event_log.url}/orders/stream/") as stream:
+        ready = stream.next().envelope
+        assert ready["gapless"] is True
+        new_order(event_log, 5)
+        event = stream.next()
+        seq = event.envelope["seq"]
+        epoch, _, before = ready["position"].partition(".")
+        assert event.envelope["prev"] == int(before)
+        wait_until(lambda: stream.lines_seen(f"id: {epoch}.{seq}"), "it has an id")
+    assert missed(event_log, ready["position"])[0] == event
+
+
+def test_the_figures_of_the_page_on_the_event_log_are_served(event_log):
+    def served():
+        return request(f"{event_log.url}/metrics/").body.decode()
+
+    new_order(event_log, 5)
+    address = f"http://localhost:{event_log.control_port}"
+    wait_until(
+        lambda: f'grip_log_lag{{proxy="{address}"}} 0\n' in served(), "all is told"
+    )
+    assert "grip_log_depth 0\n" in served()
+    assert re.search(r"^grip_log_last_seq [1-9]", served(), re.MULTILINE)
+
+
+def test_who_is_erased_leaves_the_log_of_the_page(event_log):
+    with EventStream(f"{event_log.url}/orders/stream/") as stream:
+        position = stream.next().envelope["position"]
+        pk = new_order(event_log, 77)
+        assert stream.next().envelope["data"]["total"] == "77.00"
+        request(f"{event_log.url}/orders/{pk}/", "DELETE")
+        assert stream.next().event == "delete"
+    assert "77.00" in str(missed(event_log, position))
+    count = (
+        f"from shop.erasure import forget; forget('shop.order', {pk}); "
+        "from django_grip.contrib.eventlog.models import LoggedEvent as L; "
+        "print(L.objects.filter(text__contains='77.00').count())"
+    )
+    assert shell(event_log, count).strip() == "0"
+    events = missed(event_log, position)
+    assert "77.00" not in str(events)
+    assert (events[0].event, events[0].envelope["pk"]) == ("delete", pk)
+
+
+def test_after_a_backup_the_page_on_the_event_log_resets_clients(event_log):
+    with EventStream(f"{event_log.url}/orders/stream/") as stream:
+        position = stream.next().envelope["position"]
+    trim, renew = blocks("docs/how-to/event-log.md", "console")[-2:]
+    assert "0 events removed" in event_log.run(trim)
+    event_log.run(renew)
+    reset = missed(event_log, position)[0]
+    assert reset.event == "reset"
+    assert reset.envelope["reason"] == "epoch"
+
+
+def test_the_unit_of_the_relay_runs_it():
+    (block,) = blocks("docs/how-to/event-log.md", "ini")
+    unit = sections(block)
+    assert {s for s, _ in unit} == {"Unit", "Service", "Install"}
+    assert unit["Service", "ExecStart"].endswith("python manage.py grip_relay")
+
+
+def test_the_reference_of_the_event_log_has_every_table_reason_and_figure():
+    page = (ROOT / "docs/reference/event-log.md").read_text()
+    for model in apps.get_app_config("grip_eventlog").get_models():
+        assert f"| `{model.__name__}` | `{model._meta.db_table}` |" in page
+    history = (ROOT / "django_grip/contrib/eventlog/history.py").read_text()
+    reasons = re.findall(r'_reset\(using, state, channel, "([a-z-]+)"\)', history)
+    assert len(reasons) >= 5
+    for name in {*reasons, "depth", "oldest_age", "set_aside", "last_seq", "leader"}:
+        assert f"| `{name}` |" in page, name
+    for name in ("published", "lag", "lag_seconds", "failing_seconds"):
+        assert f"`{name}`" in page, name
+
+
 @pytest.fixture(scope="module")
 def readme(tmp_path_factory):
     """A project with the ten lines of the README, as pasted."""
@@ -600,15 +734,17 @@ COMMANDS = {
     "grip_check": ("django_grip", "grip_check"),
     "grip_publish": ("django_grip", "grip_publish"),
     "grip_proxy": ("django_grip.contrib.localproxy", "grip_proxy"),
+    "grip_relay": ("django_grip.contrib.eventlog", "grip_relay"),
+    "grip_trim": ("django_grip.contrib.eventlog", "grip_trim"),
 }
 
 
 def test_every_option_of_the_commands_is_in_the_reference():
     page = (ROOT / "docs/reference/commands.md").read_text()
     common = {action.dest for action in BaseCommand().create_parser("", "")._actions}
-    for name in ("grip_check", "grip_publish"):
+    for name in sorted(COMMANDS.keys() - {"grip_proxy"}):
         assert f"## `{name}`" in page
-        parser = load_command_class("django_grip", name).create_parser("", name)
+        parser = load_command_class(*COMMANDS[name]).create_parser("", name)
         for action in parser._actions:
             if action.dest not in common:
                 for word in action.option_strings or [action.dest.upper()]:

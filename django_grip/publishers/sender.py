@@ -167,7 +167,8 @@ class Sender:
         """
         with self._changed:
             thread = self._thread
-        if thread is not None and not self._is_own_thread():
+            waits = self._waits()
+        if waits and thread is not None and not self._is_own_thread():
             thread.join(max(0.0, until - time.monotonic()))
         with self._changed:
             # What is on its way may arrive, but nobody will be there to hear of it.
@@ -256,15 +257,24 @@ class Sender:
             while True:
                 now = time.monotonic()
                 pause = None
-                if self._close_at is not None and now >= self._close_at:
+                if self._close_at is not None and (
+                    now >= self._close_at or not self._waits()
+                ):
                     return False
                 if self._queue or self._parts:
                     pause = self._retry_at - now
                     if pause <= 0:
                         return True
-                elif self._close_at is not None:
-                    return False
                 self._changed.wait(pause)
+
+    def _waits(self) -> bool:
+        """Whether somebody waits for something that is here."""
+        parts = (part.entries for part in self._parts)
+        return any(
+            not entry.share.is_settled
+            for entries in (*parts, self._packing, self._queue)
+            for entry in entries
+        )
 
     def _wait_for_slot(self) -> bool:
         while (pause := self._slot.take()) > 0:

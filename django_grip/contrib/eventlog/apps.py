@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 
 
 class EventLogConfig(AppConfig):
@@ -16,10 +17,20 @@ class EventLogConfig(AppConfig):
     def ready(self) -> None:
         """Take the place of the event log."""
         from django_grip import links
-        from django_grip.contrib.eventlog import inline, wakeups
+        from django_grip.contrib.eventlog import checks, inline, wakeups
         from django_grip.contrib.eventlog.logs import Log
         from django_grip.contrib.realtime import durable
 
         durable.log = Log()
         links.urlconf = "django_grip.contrib.eventlog.links"
         wakeups.starters.append(inline.start)
+        for check in (
+            checks.check_relay,
+            checks.check_realtime,
+            checks.check_key,
+            checks.check_sqlite,
+        ):
+            register(check)
+        for check in (checks.check_tables, checks.check_engine):
+            register(check, Tags.database)
+        register(checks.check_relay_seen, Tags.database, deploy=True)

@@ -23,7 +23,7 @@ _AT_ONCE = 200
 
 def opened(using: str, channel: str) -> None:
     """A stream was opened: note when it has to end."""
-    if not is_open(using, channel):
+    if not _is_open(using, channel):
         # Spread, so that what was opened together does not come back together.
         age = conf.stream_max_age() * random.uniform(0.75, 1)
         close_at = timezone.now() + timedelta(seconds=age)
@@ -32,7 +32,7 @@ def opened(using: str, channel: str) -> None:
         )
 
 
-def is_open(using: str, channel: str) -> bool:
+def _is_open(using: str, channel: str) -> bool:
     """Whether streams of a channel are known, and have time left.
 
     Those whose time has come are closed, also where no relay runs all the time.

@@ -100,31 +100,29 @@ def _since(
     # may be ahead of what is noted as published.
     until = max(_published(using, state), since)
     log = LoggedEvent.objects.using(using).filter(channel=channel)
-    rows = list(
-        log.filter(seq__gt=max(since, state.floor), seq__lte=until)
-        .order_by("seq")
-        .values_list("seq", "prev", "op", "text")[: PAGE + 1]
-    )
-    if not rows:
+    missed = log.filter(seq__gt=max(since, state.floor), seq__lte=until).order_by("seq")
+    # Before the envelopes, which may be many megabytes: whether they are of use.
+    prev = missed.values_list("prev", flat=True).first()
+    if prev is None:
         head = _head(using, channel, until)
         if head > since:
             return _reset(using, state, channel, "expired")
         return Page(channel=channel, position=str(Position(state.epoch, head)))
-    if rows[0][1] > since:
+    if prev > since:
+        return _reset(using, state, channel, "expired")
+    if is_first and missed.values_list("seq")[OVERFLOW : OVERFLOW + 1]:
+        return _reset(using, state, channel, "overflow")
+    rows = list(missed.values_list("seq", "prev", "op", "text")[: PAGE + 1])
+    if not rows or rows[0][1] > since:
+        # Retention came in between.
         return _reset(using, state, channel, "expired")
     taken, size = 0, 0
     for _, _, _, text in rows[:PAGE]:
-        size += len(text)
+        size += len(text) if text.isascii() else len(text.encode())
         if taken and size > PAGE_BYTES:
             break
         taken += 1
-    if taken == len(rows):
-        return _page(state, channel, rows)
-    if is_first:
-        behind = log.filter(seq__gt=since, seq__lte=until).order_by("seq")
-        if behind.values_list("seq")[OVERFLOW : OVERFLOW + 1]:
-            return _reset(using, state, channel, "overflow")
-    return _page(state, channel, rows[:taken], has_more=True)
+    return _page(state, channel, rows[:taken], has_more=taken < len(rows))
 
 
 def _page(
@@ -147,7 +145,8 @@ def _page(
 
 
 def _published(using: str, state: Sequence) -> int:
-    return min(trimming.published(using), state.last_seq)
+    """The last event that streams may be told of. What is gone will not come."""
+    return max(min(trimming.published(using), state.last_seq), state.floor)
 
 
 def _head(using: str, channel: str, until: int) -> int:

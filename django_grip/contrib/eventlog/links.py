@@ -14,6 +14,7 @@ from django.urls import path
 from django_grip import conf
 from django_grip.contrib.eventlog import closing, history
 from django_grip.contrib.realtime.answers import continuation
+from django_grip.headers import check_channel
 from django_grip.links import NEXT, PAGE
 
 
@@ -30,7 +31,12 @@ def next_events(request: HttpRequest) -> HttpResponse:
     if not grip.signed or len(positions) != 1:
         return _refused()
     [(channel, since)] = positions.items()
-    closing.is_open(history.alias_of(channel), channel)
+    try:
+        check_channel(channel)
+    except ValueError:
+        return _refused()
+    # It may have missed a close, or nobody remembers that it was opened.
+    closing.opened(history.alias_of(channel), channel)
     return continuation(request, history.read(channel, since, trusted=True))
 
 

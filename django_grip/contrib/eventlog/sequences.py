@@ -18,6 +18,7 @@ from django_grip.contrib.eventlog.models import (
     LoggedEvent,
     Outbox,
     SetAside,
+    Target,
 )
 from django_grip.contrib.eventlog.models import (
     Sequence as SequenceRow,
@@ -65,7 +66,8 @@ def sequence(using: str) -> Sequence[LoggedEvent]:
             logged = _sequence(using)
             failpoint("relay.before_seq_commit")
     except IntegrityError:
-        _repair(using)
+        if not _repair(using):
+            raise
         return []
     failpoint("relay.after_seq_commit")
     return logged
@@ -135,29 +137,41 @@ def _locked(using: str) -> SequenceRow:
 
 def _made(using: str) -> SequenceRow:
     """Make the row, after the first start or after somebody emptied the table."""
-    last = LoggedEvent.objects.using(using).aggregate(last=Max("seq"))["last"] or 0
     made, _ = SequenceRow.objects.using(using).get_or_create(
-        pk=1, defaults={"epoch": new_epoch(), "last_seq": last}
+        pk=1, defaults={"epoch": new_epoch(), "last_seq": _given_out(using)}
     )
     return made
 
 
-def _repair(using: str) -> None:
-    """The log holds seqs that were not given out: a part of a backup was restored."""
+def _given_out(using: str) -> int:
+    """The greatest seq that anything remembers."""
+    found = [
+        model.objects.using(using).aggregate(last=Max(field))["last"] or 0
+        for model, field in ((LoggedEvent, "seq"), (Head, "seq"), (Target, "published"))
+    ]
+    return max(found)
+
+
+def _repair(using: str) -> bool:
+    """Whether the log held seqs that were not given out: a part of a backup was
+    restored. Then they are, and a new epoch begins.
+    """
     with transaction.atomic(using=using):
         current = _locked(using)
-        last = LoggedEvent.objects.using(using).aggregate(last=Max("seq"))["last"] or 0
-        if last > current.last_seq:
-            SequenceRow.objects.using(using).filter(pk=1).update(
-                last_seq=last, epoch=new_epoch()
-            )
-            logger.error(
-                "The event log of %s ends at %d, but its sequence at %d: was a backup "
-                "restored? A new epoch begins; clients fetch anew.",
-                using,
-                last,
-                current.last_seq,
-            )
+        last = _given_out(using)
+        if last <= current.last_seq:
+            return False
+        SequenceRow.objects.using(using).filter(pk=1).update(
+            last_seq=last, epoch=new_epoch()
+        )
+    logger.error(
+        "The event log of %s ends at %d, but its sequence at %d: was a backup "
+        "restored? A new epoch begins; clients fetch anew.",
+        using,
+        last,
+        current.last_seq,
+    )
+    return True
 
 
 def _window(using: str) -> tuple[list[Waiting], set[int]]:

@@ -10,7 +10,12 @@ from django.utils import timezone
 
 from django_grip.contrib.eventlog import sequences
 from django_grip.contrib.eventlog.failpoints import failpoint
-from django_grip.contrib.eventlog.models import LoggedEvent, Sequence, Target
+from django_grip.contrib.eventlog.models import (
+    LoggedEvent,
+    Sequence,
+    SetAside,
+    Target,
+)
 from django_grip.contrib.realtime import conf
 from django_grip.publishers import get_publisher
 
@@ -34,6 +39,11 @@ def trim(using: str, *, chunks: int | None = None) -> int:
         gone = LoggedEvent.objects.using(using).filter(seq__lte=floor)
         removed += gone._raw_delete(using)
         failpoint("retention.mid_delete")
+    # Of no more use than the events themselves; a change that was set aside is, and
+    # stays until somebody has looked at it.
+    before = timezone.now() - timedelta(seconds=conf.history())
+    refused = SetAside.objects.using(using).filter(seq__isnull=False)
+    refused.filter(created_at__lt=before).delete()
     return removed
 
 

@@ -16,6 +16,12 @@ from django_grip.contrib.realtime.durable import Page
 
 CONTENT_TYPE = "text/event-stream"
 
+FIRST_LINK = 2
+"""Seconds after which a stream that has just begun is asked for: what was published
+between this answer and the hold may have gone past it, and of several such holds the
+proxy notices only the first.
+"""
+
 
 def opening(request: HttpRequest, channel: str, since: str | None) -> HttpResponse:
     """The beginning of a stream of a channel, from the position `since` on.
@@ -42,14 +48,14 @@ def opening(request: HttpRequest, channel: str, since: str | None) -> HttpRespon
     response = HttpResponse([retry, ready, *_frames(page)], content_type=CONTENT_TYPE)
     if request.method != "HEAD":
         log.opened(channel)
-        _continue(request, page)
+        _continue(request, page, FIRST_LINK)
     return response
 
 
 def continuation(request: HttpRequest, page: Page) -> HttpResponse:
     """What a stream has missed, and how it goes on: all of its instruction again."""
     response = HttpResponse("".join(_frames(page)), content_type=CONTENT_TYPE)
-    _continue(request, page)
+    _continue(request, page, conf.link_timeout())
     return response
 
 
@@ -71,7 +77,7 @@ def _frames(page: Page) -> Iterator[str]:
             yield sse.mark(event.position)
 
 
-def _continue(request: HttpRequest, page: Page) -> None:
+def _continue(request: HttpRequest, page: Page, timeout: int) -> None:
     log = durable.log
     link = log.link_path() if log is not None else None
     if page.next_path is not None:
@@ -80,7 +86,7 @@ def _continue(request: HttpRequest, page: Page) -> None:
         _hold(request, page.channel)
     else:
         _hold(request, Channel(page.channel, page.position))
-        request.grip.instruct.set_next_link(link, timeout=conf.link_timeout())  # type: ignore[attr-defined]
+        request.grip.instruct.set_next_link(link, timeout=timeout)  # type: ignore[attr-defined]
 
 
 def _hold(request: HttpRequest, channel: str | Channel) -> None:

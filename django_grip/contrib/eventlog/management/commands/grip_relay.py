@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import DatabaseError
 
+from django_grip.contrib.eventlog.models import Outbox
 from django_grip.contrib.eventlog.relays import Relay
 from django_grip.publishers import close_publisher
 
@@ -41,14 +42,8 @@ class Command(BaseCommand):
         """See BaseCommand.handle(). Raises CommandError without the tables."""
         using = options["database"]
         relay = Relay(using)
-        tables = connections[using].introspection.table_names()
-        if "grip_eventlog_outbox" not in tables:
-            raise CommandError(
-                f"The database {using!r} has no event log. Put "
-                "'django_grip.contrib.eventlog' into INSTALLED_APPS and run: "
-                f"manage.py migrate --database {using}"
-            )
         try:
+            _check_tables(using)
             if options["once"]:
                 relay.drain()
             else:
@@ -57,6 +52,15 @@ class Command(BaseCommand):
             raise CommandError(f"The database {using!r} failed: {exc}") from exc
         finally:
             close_publisher()
+
+
+def _check_tables(using: str) -> None:
+    if Outbox._meta.db_table not in connections[using].introspection.table_names():
+        raise CommandError(
+            f"The database {using!r} has no event log. Put "
+            "'django_grip.contrib.eventlog' into INSTALLED_APPS and run: "
+            f"manage.py migrate --database {using}"
+        )
 
 
 def _run_until_told(relay: Relay) -> None:

@@ -11,11 +11,11 @@ from django_grip.contrib.eventlog.trimming import trim
 
 
 class Command(BaseCommand):
-    """Trims the log now; a relay does so every minute."""
+    """Trims the log now; a relay does so all the time."""
 
     help = (
         "Removes events older than GRIP_REALTIME['HISTORY'], and those beyond "
-        "HISTORY_ROWS. A relay does the same every minute. Clients that were away for "
+        "HISTORY_ROWS. A relay does the same all the time. Clients that were away for "
         "longer are told to fetch anew."
     )
 
