@@ -7,14 +7,15 @@ end together, at the latest STREAM_MAX_AGE after the first was opened.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
 from django_grip.contrib.eventlog import outbox
 from django_grip.contrib.eventlog.models import Held
+from django_grip.contrib.eventlog.statements import remove
 from django_grip.contrib.realtime import conf
 from django_grip.contrib.realtime.events import CLOSE, Event
 
@@ -40,7 +41,7 @@ def _is_open(using: str, channel: str) -> bool:
     held = Held.objects.using(using).filter(channel=channel)
     close_at = held.values_list("close_at", flat=True).first()
     if close_at is not None and close_at <= timezone.now():
-        close(using, [channel])
+        _close_once(using, [channel])
         return False
     return close_at is not None
 
@@ -49,12 +50,25 @@ def close_due(using: str) -> None:
     """Close the channels whose time has come."""
     due = Held.objects.using(using).filter(close_at__lte=timezone.now())
     if channels := list(due.values_list("channel", flat=True)[:_AT_ONCE]):
-        close(using, channels)
+        _close_once(using, channels)
 
 
-def close(using: str, channels: Collection[str]) -> None:
+def close(using: str, channels: Sequence[str]) -> None:
     """Close the streams of channels, after all that was told on them until now."""
     with transaction.atomic(using=using):
-        Held.objects.using(using).filter(channel__in=channels).delete()
-        closes = [Event(channel=name, op=CLOSE, id="") for name in channels]
-        outbox.write(using, closes)
+        remove(connections[using], Held, channels)
+        _write(using, channels)
+
+
+def _close_once(using: str, channels: Sequence[str]) -> None:
+    """See close(); by one only of those who find the same channel due: a second close
+    would end the streams of those who have just come back.
+    """
+    with transaction.atomic(using=using):
+        connection = connections[using]
+        _write(using, [name for name in channels if remove(connection, Held, [name])])
+
+
+def _write(using: str, channels: Sequence[str]) -> None:
+    if channels:
+        outbox.write(using, [Event(channel=name, op=CLOSE, id="") for name in channels])

@@ -75,8 +75,10 @@ class Course:
 
     def limit(self, last: int) -> None:
         """Take the cursor back to the log's end: a backup may have been restored."""
-        if self.published > last:
-            self.published = self._offered = last
+        if self._offered > last:
+            self.take_back()
+            self._offers.clear()
+            self.published = self._offered = min(self.published, last)
             Target.objects.using(self._using).filter(
                 server=self.server, published__gt=last
             ).update(published=last)
@@ -141,17 +143,20 @@ class Course:
             self._answers.get()
             settled = True
         published = self.published
+        failure = None
         while self._offers and (failures := self._offers[0].failures) is not None:
             offer = self._offers.popleft()
             lost = [r for r in failures.values() if not isinstance(r, Refusal)]
             if lost:
-                self._fail(lost[0])
+                failure = lost[0]
                 break
             self._set_aside(offer, failures)
             published = offer.last
         if published > self.published:
             failpoint("relay.after_publish")
             self._store(published)
+        if failure is not None:
+            self._fail(failure)
         elif (
             self._offers
             and time.monotonic() - self._offers[0].since > TROUBLE_AFTER

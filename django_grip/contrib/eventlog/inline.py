@@ -33,7 +33,7 @@ def start(using: str) -> None:
         return
     with _lock:
         thread = _threads.get(using)
-        if thread is None:
+        if thread is None or not thread.is_alive():
             thread = RelayThread(using)
             try:
                 thread.start()

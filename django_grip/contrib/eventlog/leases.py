@@ -10,10 +10,12 @@ import os
 import socket
 import time
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from django_grip.contrib.eventlog.failpoints import failpoint
 from django_grip.contrib.eventlog.models import Sequence
@@ -23,6 +25,16 @@ TTL = 10.0
 
 RENEW = 3.0
 """Seconds between two renewals."""
+
+
+class DatabaseNow(Now):
+    """The database's time. MySQL's NOW() is that of the session's zone, which may step
+    by an hour.
+    """
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """See Func.as_sql()."""
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
 class Lease:
@@ -43,14 +55,14 @@ class Lease:
         row = Sequence.objects.using(self._using).filter(
             Q(lease_owner=self.owner)
             | Q(lease_until__isnull=True)
-            | Q(lease_until__lt=Now()),
+            | Q(lease_until__lt=DatabaseNow()),
             pk=1,
         )
         # Asking first: an UPDATE takes the lock for which SQLite's writers queue.
         held = row.exists() and row.update(
             lease_owner=self.owner,
-            lease_until=Now() + timedelta(seconds=TTL),
-            seen_at=Now(),
+            lease_until=DatabaseNow() + timedelta(seconds=TTL),
+            seen_at=timezone.now(),
         )
         self._renew_at = now + RENEW if held else 0.0
         return bool(held)

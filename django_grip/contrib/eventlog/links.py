@@ -14,6 +14,7 @@ from django.urls import path
 from django_grip import conf
 from django_grip.contrib.eventlog import closing, history
 from django_grip.contrib.realtime.answers import continuation
+from django_grip.contrib.realtime.channels import NAME_MAX
 from django_grip.headers import check_channel
 from django_grip.links import NEXT, PAGE
 
@@ -34,6 +35,8 @@ def next_events(request: HttpRequest) -> HttpResponse:
     try:
         check_channel(channel)
     except ValueError:
+        return _refused()
+    if len(channel) > NAME_MAX:
         return _refused()
     # It may have missed a close, or nobody remembers that it was opened.
     closing.opened(history.alias_of(channel), channel)

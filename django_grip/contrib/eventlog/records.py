@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import date, time
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -108,12 +109,19 @@ def _load_notice(body: Mapping[str, Any]) -> Notice:
         ),
         before=_load_state(body.get("before")),
         after=_load_state(body.get("after")),
-        payloads=dict(map(tuple, body["payloads"])),
+        payloads={audience: _payload(text) for audience, text in body["payloads"]},
         truncated=frozenset(body.get("truncated", ())),
         turn=body["turn"],
         named=frozenset(body.get("named", ())),
         always=body.get("always", False),
     )
+
+
+def _payload(text: Any) -> str | None:
+    # NUL is in no JSON text, and PostgreSQL does not take it.
+    if text is None or (isinstance(text, str) and "\0" not in text):
+        return text
+    raise BadRecord("Expected a payload of JSON text.")
 
 
 def _bulk(bulk: BulkNotice) -> dict[str, Any]:
@@ -164,7 +172,19 @@ def _event(event: Event) -> dict[str, Any]:
 
 
 def _load_event(body: Mapping[str, Any]) -> Event:
-    return Event(**body)
+    values = body.get("values", {})
+    if not isinstance(values, dict):
+        raise BadRecord("Expected the values of an event by their names.")
+    return Event(
+        channel=body["channel"],
+        op=body["op"],
+        id=body.get("id", ""),
+        label=body.get("label"),
+        ts=body.get("ts", ""),
+        data=_payload(body.get("data")),
+        origin=body.get("origin"),
+        values={name: values[name] for name in _VALUES if name in values},
+    )
 
 
 def _topic(topic: Topic) -> dict[str, Any]:
@@ -197,11 +217,15 @@ def _state(state: State | None) -> list[Any] | None:
 
 def _watched(value: Any) -> Any:
     """A value that is only compared: with others that went through here."""
+    if isinstance(value, (date, time)):
+        # The encoder would leave out microseconds.
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
     try:
-        json.dumps(value, cls=DjangoJSONEncoder)
+        return json.loads(_ENCODER.encode(value))
     except (TypeError, ValueError):
         return repr(value)
-    return value
 
 
 def _load_state(body: Any) -> State | None:
@@ -223,6 +247,7 @@ def _slim(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+_VALUES = ("pk", "changed", "reason", "truncated", "action", "count", "pks")
 _ENCODER = DjangoJSONEncoder(separators=(",", ":"))
 _KINDS: dict[str, Callable[[Any], Telling]] = {
     "notice": _load_notice,

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from django.db import connections
 from django.db.utils import Error
@@ -22,6 +23,9 @@ logger = logging.getLogger("django_grip.eventlog")
 
 BUSY = 0.02
 """Seconds between two looks into the outbox while there is something to do."""
+
+APART = 0.01
+"""Seconds between two steps: what comes meanwhile is taken together."""
 
 IDLE = 0.25
 """The same, after nothing came for a while."""
@@ -57,6 +61,8 @@ class Relay:
         self._chores_at = 0.0
         self._closing_at = 0.0
         self._errors = 0
+        self._pause = BUSY
+        self._busy_at = 0.0
 
     def stop(self) -> None:
         """Have run() return soon. From any thread, and from a signal handler."""
@@ -73,33 +79,38 @@ class Relay:
 
         Errors are logged once and tried again.
         """
-        pause = BUSY
-        busy_at = time.monotonic()
+        self._pause = BUSY
+        self._busy_at = time.monotonic()
+        # Whoever starts a relay has written something.
+        was_woken = True
         try:
             while not self.stopped.is_set():
                 self.woken.clear()
                 try:
-                    worked = self.step()
+                    if self._round(idle, was_woken):
+                        return
                 except Exception as exc:
                     # A boundary: whatever it is, what waits must not wait for ever.
                     self.stopped.wait(self._suffer(exc))
-                    continue
-                now = time.monotonic()
-                if worked:
-                    busy_at, pause = now, BUSY
-                    if worked == "again":
-                        continue
-                elif self.leaving or now - busy_at > 1:
-                    pause = min(IDLE, pause * 1.5)
-                    is_over = idle is not None and now - busy_at > idle
-                    if (is_over or self.leaving) and self._is_done():
-                        return
-                if self._leads:
-                    self.woken.wait(pause)
-                elif self.woken.wait(STAND_BY):
-                    notify(self.using)
+                was_woken = self.woken.wait(self._pause if self._leads else STAND_BY)
         finally:
             self.end()
+            self._disconnect()
+
+    def _round(self, idle: float | None, was_woken: bool) -> bool:
+        """Work while there is something to do. Returns whether this relay is over."""
+        while (worked := self.step()) == "again" and not self.stopped.is_set():
+            # A step costs the same for one row and for many.
+            self.stopped.wait(APART)
+        now = time.monotonic()
+        if worked:
+            self._busy_at, self._pause = now, BUSY
+        elif now - self._busy_at > 1:
+            self._pause = min(IDLE, self._pause * 1.5)
+        if was_woken and not self._leads:
+            notify(self.using)
+        is_over = idle is not None and now - self._busy_at > idle
+        return (is_over or self.leaving) and not worked and self._is_done()
 
     def drain(self) -> None:
         """Work until everything that is committed now is published: `--once`.
@@ -122,10 +133,13 @@ class Relay:
         something, else empty.
         """
         if not self._lead():
+            self._errors = 0
             return ""
         fresh: Sequence[LoggedEvent] = sequences.sequence(self.using)
         if fresh:
             self._last = fresh[-1].seq
+            if any(course.offered >= fresh[0].seq for course in self._courses):
+                self._go_back(fresh[0].seq - 1)
         offered = answered = False
         for course in self._courses:
             answered |= course.settle()
@@ -137,10 +151,7 @@ class Relay:
         return "some" if answered or any(not c.is_idle for c in self._courses) else ""
 
     def end(self) -> None:
-        """Leave the rest to the next relay, and give back lease and connection."""
-        if self._listener is not None:
-            self._listener.stop()
-            self._listener = None
+        """Leave the rest to the next relay, and give back the lease."""
         try:
             until = time.monotonic() + FINISH
             while any(not course.is_idle for course in self._courses):
@@ -155,11 +166,17 @@ class Relay:
         except Exception as exc:
             # A boundary: the lease then runs out by itself.
             logger.warning("The relay of %s ends without notice: %s", self.using, exc)
+        self._abdicate()
+
+    def _abdicate(self) -> None:
+        """Leave what is on its way to the next relay."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
         for course in self._courses:
             course.take_back()
         self._courses = []
         self._leads = False
-        connections[self.using].close()
 
     def _lead(self) -> bool:
         """Hold the lease, if nobody else does."""
@@ -175,10 +192,7 @@ class Relay:
             self._begin()
         elif not held and self._leads:
             logger.warning("Another relay of %s has taken over.", self.using)
-            for course in self._courses:
-                course.take_back()
-            self._courses = []
-            self._leads = False
+            self._abdicate()
         if not held:
             self._look_at = now + STAND_BY
         return held
@@ -214,6 +228,19 @@ class Relay:
             self._chores_at = now + CHORES
             trimming.trim(self.using, chunks=10)
 
+    def _go_back(self, last: int) -> None:
+        """Events that were published are gone, and their places were given anew."""
+        logger.error(
+            "The event log of %s has gone back to %d: was a backup restored? A new "
+            "epoch begins; clients fetch anew.",
+            self.using,
+            last,
+        )
+        sequences.renew_epoch(self.using, self._epoch)
+        for course in self._courses:
+            course.limit(last)
+        self._look_around()
+
     def _look_around(self) -> None:
         """See what others have done: another relay, or who restored a backup."""
         state = sequences.state(self.using)
@@ -230,13 +257,15 @@ class Relay:
                 error,
                 exc_info=None if isinstance(error, Error) else error,
             )
-        for course in self._courses:
-            course.take_back()
-        self._courses = []
-        self._leads = False
+        self._abdicate()
         self._lease.doubt()
         first, most = BACK_OFF
         pause: float = min(most, first * 2**self._errors)
         self._errors = min(self._errors + 1, 10)
-        connections[self.using].close()
+        self._disconnect()
         return pause * random.uniform(0.5, 1)
+
+    def _disconnect(self) -> None:
+        with suppress(Error):
+            # MySQL's driver does not close twice.
+            connections[self.using].close()

@@ -30,6 +30,7 @@ from django_grip.contrib.eventlog.sequencing import (
     departing,
     sequenced,
 )
+from django_grip.contrib.eventlog.statements import insert, moment, remove
 from django_grip.contrib.realtime.events import Event, Telling, coalesced
 from django_grip.contrib.realtime.tellings import events
 
@@ -40,6 +41,9 @@ WINDOW = 500
 
 WINDOW_MAX = 10_000
 """The most, where one transaction has so many. One with more is told in parts."""
+
+EVENTS_MAX = 20_000
+"""Events after which a step ends: one bulk write may tell of many objects."""
 
 AHEAD = 10_000
 """Keys behind the window among which further rows of a transaction are looked for."""
@@ -75,11 +79,19 @@ def sequence(using: str) -> Sequence[LoggedEvent]:
 
 def renew_epoch(using: str, epoch: str) -> None:
     """End an epoch, if it has not ended: whoever has a position of it starts anew."""
-    row = SequenceRow.objects.using(using).filter(pk=1, epoch=epoch)
-    row.update(epoch=new_epoch())
+    with transaction.atomic(using=using):
+        row = SequenceRow.objects.using(using).filter(pk=1, epoch=epoch)
+        if row.update(epoch=new_epoch()):
+            last = state(using).last_seq
+            ahead = Target.objects.using(using).filter(published__gt=last)
+            ahead.update(published=last)
 
 
 def _sequence(using: str) -> list[LoggedEvent]:
+    if connections[using].vendor == "postgresql":
+        # A relay that is halted here, with its machine, must not halt the others.
+        with connections[using].cursor() as cursor:
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
     current = _locked(using)
     rows, unfinished = _window(using)
     if not rows:
@@ -89,6 +101,8 @@ def _sequence(using: str) -> list[LoggedEvent]:
     for group in departing(rows, unfinished):
         departed += (row.id for row in group)
         told += _told(using, group)
+        if len(told) >= EVENTS_MAX:
+            break
     heads = _heads(using, {event.channel for event, _ in told})
     places = sequenced((event for event, _ in told), current.last_seq, heads)
     now = timezone.now()
@@ -106,12 +120,7 @@ def _sequence(using: str) -> list[LoggedEvent]:
     ]
     if logged:
         _keep(using, logged, heads)
-    for start in range(0, len(departed), _CHUNK):
-        keys = departed[start : start + _CHUNK]
-        # Not filter().delete(): that would collect related rows, of which there are
-        # none, and send signals.
-        outbox = Outbox.objects.using(using).filter(pk__in=keys)
-        outbox._raw_delete(using)
+    remove(connections[using], Outbox, departed)
     return logged
 
 
@@ -254,7 +263,16 @@ def _heads(using: str, channels: set[str]) -> dict[str, int]:
 
 def _keep(using: str, logged: Sequence[LoggedEvent], heads: dict[str, int]) -> None:
     connection = connections[using]
-    LoggedEvent.objects.using(using).bulk_create(logged, batch_size=_CHUNK)
+    created_at = moment(connection, logged[0].created_at)
+    insert(
+        connection,
+        LoggedEvent,
+        ("seq", "channel", "prev", "op", "origin", "text", "created_at"),
+        [
+            (e.seq, e.channel, e.prev, e.op, e.origin, e.text, created_at)
+            for e in logged
+        ],
+    )
     named: dict[str, Any] = {}
     if connection.features.supports_update_conflicts_with_target:
         named["unique_fields"] = ["channel"]

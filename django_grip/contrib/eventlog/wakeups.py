@@ -25,7 +25,6 @@ CHANNEL = "django_grip_outbox"
 APART = 0.01
 """Seconds between two notifications of one process."""
 
-_local: dict[str, threading.Event] = {}
 _notified: dict[str, float] = {}
 
 starters: list[Callable[[str], object]] = []

@@ -55,15 +55,18 @@ def test_a_stream_begins_with_its_position_and_is_held_behind_it(through_proxy, 
     ]
     held = instruction(response)
     assert (held.hold, held.channel, held.prev_id) == ("stream", "shop.tag", at(5))
-    assert (held.link, held.timeout) == ("/grip/next/", 60)
+    assert (held.link, held.timeout) == ("/grip/next/", 2)
     assert response["Grip-Keep-Alive"] == ":\\n\\n; format=cstring; timeout=25"
 
 
-def test_the_time_until_a_silent_stream_is_asked_for_is_a_setting(
+def test_a_new_stream_is_asked_for_soon_and_then_as_the_setting_says(
     through_proxy, settings
 ):
     settings.GRIP_REALTIME = {"LINK_TIMEOUT": 7}
-    assert instruction(through_proxy.get("/tags/stream/")).timeout == 7
+    opened = instruction(through_proxy.get("/tags/stream/"))
+    last = f"shop.tag; last-id={opened.prev_id}"
+    healed = instruction(through_proxy.get(opened.link, HTTP_GRIP_LAST=last))
+    assert (opened.timeout, healed.timeout) == (2, 7)
 
 
 def test_a_stream_of_an_object_has_the_objects_own_position(through_proxy, tags):

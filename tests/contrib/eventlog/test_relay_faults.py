@@ -126,7 +126,8 @@ def test_f08_killed_before_a_later_batch_is_offered_that_is_published(
     channels = write(1, 3)
     relay = processes.relay(failpoint="relay.mid_publish:kill@2")
     until_published(control, len(channels))
-    channels += write(3, 5)
+    with transaction.atomic():
+        channels += write(3, 5)
     assert exit_code(relay) == -signal.SIGKILL
     assert LoggedEvent.objects.count() == len(channels)
     assert len(received(control)) == 4
