@@ -223,7 +223,12 @@ def test_nothing_can_be_added_changed_or_deleted(log, browser):
         ("setaside", set_aside(reason="-", transaction=1, body="{}")),
     ):
         assert browser.get(url(page, "add")).status_code == 403
-        assert browser.post(url(page, row.pk, "change"), {}).status_code == 403
+        changed = browser.post(url(page, row.pk, "change"), {"reason": "other"})
+        # Django 6.1 sends who may only view back to where they came from.
+        assert changed.status_code in (302, 403)
+        assert list(type(row).objects.filter(pk=row.pk).values()) == [
+            {f.attname: getattr(row, f.attname) for f in row._meta.concrete_fields}
+        ]
         assert browser.post(url(page, row.pk, "delete"), {}).status_code == 403
         listed = browser.get(url(page)).content.decode()
         assert "delete_selected" not in listed

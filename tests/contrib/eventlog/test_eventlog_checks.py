@@ -15,10 +15,6 @@ from django_grip.contrib.eventlog.relays import Relay
 from django_grip.contrib.realtime.streams import registry
 from tests.shop.models import Tag
 
-on_mysql = pytest.mark.skipif(
-    "connection.vendor != 'mysql'", reason="engines are of MySQL"
-)
-
 
 class ToOther:
     """Sends every write to another database."""
@@ -147,7 +143,7 @@ def test_w003_waits_until_the_models_have_tables(rename, monkeypatch):
     assert asked() == {}
 
 
-@on_mysql
+@pytest.mark.only_on("mysql")
 @pytest.mark.django_db(transaction=True)
 def test_e003_a_table_without_transactions():
     try:
