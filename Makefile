@@ -4,7 +4,7 @@ BIN := .venv/bin
 SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver nginx-light \
 	postgresql mariadb-server libmariadb-dev pkg-config gcc
 
-.PHONY: help demo test matrix lint format system clean
+.PHONY: help demo test test-postgresql test-mariadb matrix lint format system clean
 
 help:
 	@echo "make demo     an auction on http://localhost:7999, through the local proxy"
@@ -24,12 +24,17 @@ demo: .venv/installed
 	@$(BIN)/python sample_app/demo.py
 
 test: .venv/installed
-	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db
-	$(BIN)/python tests/databases.py mariadb $(BIN)/python -m pytest -m django_db tests/contrib/eventlog
+	$(MAKE) --jobs=2 --output-sync=target test-postgresql test-mariadb
 	$(BIN)/python -m pytest
 
+test-postgresql: .venv/installed
+	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db
+
+test-mariadb: .venv/installed
+	$(BIN)/python tests/databases.py mariadb $(BIN)/python -m pytest -m django_db tests/contrib/eventlog
+
 matrix: .venv/installed
-	$(BIN)/tox run
+	$(BIN)/tox run-parallel --parallel-no-spinner
 
 lint: .venv/installed
 	$(BIN)/ruff check .
