@@ -1,17 +1,28 @@
 """The pages in a real browser, two windows at a time."""
 
-import json
+import contextlib
+import http.client
+import itertools
 import os
+import signal
+import socket
+import sqlite3
+import threading
 
 import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from clients import request
-from servers import ROOT
+from clients import EventStream, request
+from pushpin import session_members
+from servers import MANAGE, ROOT, Process, wait_until
 
 pytestmark = pytest.mark.chromium
+with_pushpin = pytest.mark.parametrize(
+    "proxy", [pytest.param("pushpin", marks=pytest.mark.pushpin)], indirect=True
+)
+with_localproxy = pytest.mark.parametrize("proxy", ["localproxy"], indirect=True)
 
 
 @pytest.fixture
@@ -35,8 +46,15 @@ def state(driver):
     return driver.find_element(By.TAG_NAME, "body").get_attribute("data-stream-state")
 
 
-def open_page(driver, url):
+def open_page(driver, url, script=None):
+    """Open a page and wait for its stream; `script` runs before the page's own."""
+    if script is not None:
+        added = driver.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument", {"source": script}
+        )
     driver.get(url)
+    if script is not None:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     until(driver, lambda driver: state(driver) == "open")
 
 
@@ -164,11 +182,7 @@ def test_a_stream_refused_while_django_is_away_comes_back_with_the_right_price(
 ):
     """A 502 ends an EventSource for good; the page has to make a new one."""
     lot = lots(site)[5]
-    script = driver.execute_cdp_cmd(
-        "Page.addScriptToEvaluateOnNewDocument", {"source": COUNT_REFUSALS}
-    )
-    open_page(driver, site.url + "/")
-    driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    open_page(driver, site.url + "/", WATCH)
     driver.execute_script("window.mark = 'not reloaded'")
     site.stop_django()
     site.stop_proxy()
@@ -177,27 +191,16 @@ def test_a_stream_refused_while_django_is_away_comes_back_with_the_right_price(
     try:
         assert request(f"{site.url}/api/lots/stream/").status == 502
         until(driver, lambda driver: driver.execute_script("return refusals > 1"))
+        # Published while nobody listens: the page has to ask for it when it is back.
+        amount = float(lot["current_price"]) + 30
+        code = "from auction.bidding import place_bid; from decimal import Decimal; "
+        code += f"place_bid({lot['id']}, 'paddle-9', Decimal('{amount}'))"
+        site.manage("shell", "--verbosity=0", "--command", code)
     finally:
         site.start_django()
-    # Published while nobody listens: the page has to ask for it when it is back.
-    amount = float(lot["current_price"]) + 30
-    request_bid(site, lot, amount)
     until(driver, lambda driver: state(driver) == "open")
     until(driver, lambda driver: price(driver, lot["id"]) == amount)
     assert driver.execute_script("return window.mark") == "not reloaded"
-
-
-COUNT_REFUSALS = """
-window.refusals = 0;
-window.EventSource = class extends EventSource {
-  constructor(url) {
-    super(url);
-    this.addEventListener("error", () => {
-      if (this.readyState === EventSource.CLOSED) window.refusals += 1;
-    });
-  }
-};
-"""
 
 
 def request_bid(site, lot, amount):
@@ -209,30 +212,396 @@ def request_bid(site, lot, amount):
     assert answer.status == 201, answer.body
 
 
-def publish(site, pk, data, ts):
-    """Post an event to the control port, as a web worker would."""
-    envelope = {"op": "update", "pk": pk, "ts": ts, "data": data}
-    content = f"event: update\ndata: {json.dumps(envelope)}\n\n"
-    item = {"channel": "auction.lot", "formats": {"http-stream": {"content": content}}}
-    url = f"http://127.0.0.1:{site.control_port}/publish/"
-    assert request(url, "POST", {"items": [item]}).status == 200
-
-
-def test_an_older_event_that_comes_late_does_not_win(site, driver, windows):
-    lot, marker = lots(site)[:2]
-    open_page(driver, site.url + "/")
-    newer = {**lot, "current_price": "9000.00"}
-    older = {**lot, "current_price": "8000.00"}
-    publish(site, lot["id"], newer, "2099-01-01T00:00:00.200Z")
-    publish(site, lot["id"], older, "2099-01-01T00:00:00.100Z")
-    publish(
-        site,
-        marker["id"],
-        {**marker, "current_price": "7000.00"},
-        "2099-01-01T00:00:00.000Z",
+def tell(driver, **envelope):
+    """Let the page's stream bring an event that no proxy would let through."""
+    driver.execute_script(
+        """const [envelope] = arguments;
+        const lastEventId = `${opened.at(-1).epoch}.${envelope.seq}`;
+        const data = JSON.stringify(envelope);
+        const event = new MessageEvent("update", {data, lastEventId});
+        opened.at(-1).dispatchEvent(event);""",
+        {"op": "update", **envelope},
     )
-    until(driver, lambda driver: price(driver, marker["id"]) == 7000)
-    assert price(driver, lot["id"]) == 9000
+
+
+def test_an_event_that_comes_again_or_late_does_not_win(site, driver, windows):
+    lot = lots(site)[0]
+    open_page(driver, site.url + "/", WATCH)
+    amount = float(lot["current_price"]) + 11
+    request_bid(site, lot, amount)
+    until(driver, lambda driver: price(driver, lot["id"]) == amount)
+    seq = heard(driver)[-1]
+    wrong = {**lots(site)[0], "current_price": "9000.00"}
+    for late in (seq, seq - 1):
+        tell(driver, pk=lot["id"], seq=late, prev=late - 1, data=wrong)
+    assert price(driver, lot["id"]) == amount
+    assert driver.execute_script("return opened.length") == 1
+
+
+def test_a_gap_that_reached_the_page_is_asked_for(site, driver, windows):
+    """For instance where no proxy has a key, so that none can heal it."""
+    lot = lots(site)[0]
+    open_page(driver, site.url + "/", WATCH)
+    amount = float(lot["current_price"]) + 11
+    request_bid(site, lot, amount)
+    until(driver, lambda driver: price(driver, lot["id"]) == amount)
+    seq = heard(driver)[-1]
+    wrong = {**lots(site)[0], "current_price": "9000.00"}
+    tell(driver, pk=lot["id"], seq=seq + 9, prev=seq + 8, data=wrong)
+    until(driver, lambda driver: state(driver) == "open")
+    assert f"?since={epoch(site)}.{seq}" in driver.execute_script(
+        "return opened.at(-1).url"
+    )
+    request_bid(site, lot, amount + 50)
+    until(driver, lambda driver: price(driver, lot["id"]) == amount + 50)
+    assert 9000 not in shown(driver)[str(lot["id"])]
+
+
+def test_a_position_that_means_nothing_any_more_has_the_rows_asked_for(
+    site, driver, windows
+):
+    """As after a backup of the database was restored."""
+    lot = lots(site)[2]
+    open_page(driver, site.url + "/", WATCH)
+    amount = float(lot["current_price"]) + 60
+    request_bid(site, lot, amount)
+    until(driver, lambda driver: price(driver, lot["id"]) == amount)
+    site.stop_proxy()
+    until(driver, lambda driver: state(driver) == "lost")
+    query(site, "UPDATE grip_eventlog_sequence SET epoch = 'another'")
+    query(
+        site,
+        "UPDATE auction_lot SET current_price = 7, bid_count = 0 "
+        f"WHERE id = {lot['id']}",
+    )
+    site.start_proxy()
+    until(driver, lambda driver: price(driver, lot["id"]) == 7)
+    request_bid(site, lot, 1000000)
+    until(driver, lambda driver: price(driver, lot["id"]) == 1000000)
+
+
+@contextlib.contextmanager
+def streams_blocked(driver):
+    """No stream of a page is opened within the block."""
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/stream/*"]})
+    try:
+        yield
+    finally:
+        driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+        driver.execute_cdp_cmd("Network.disable", {})
+
+
+@with_localproxy
+def test_a_bid_between_the_page_and_its_stream_is_shown(site, driver, windows):
+    lot = lots(site)[2]
+    with streams_blocked(driver):
+        driver.get(site.url + "/")
+        until(driver, lambda driver: state(driver) == "lost")
+        amount = float(lot["current_price"]) + 60
+        with EventStream(f"{site.url}/api/lots/stream/") as stream:
+            stream.next()
+            request_bid(site, lot, amount)
+            # The lots themselves may still be news.
+            wait_until(lambda: stream.next().event == "update", "the bid is published")
+        assert price(driver, lot["id"]) == float(lot["current_price"])
+    until(driver, lambda driver: price(driver, lot["id"]) == amount)
+
+
+class Forwarder:
+    """A line to a port; those that are open can go dead without a sign."""
+
+    def __init__(self, port):
+        self._target = port
+        self._dead = threading.Event()
+        self._sockets = []
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def go_dead(self):
+        """From now on nothing comes through what is open."""
+        self._dead.set()
+        self._dead = threading.Event()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(
+                        target=self._carry, args=(*pair, self._dead), daemon=True
+                    ).start()
+
+    def _carry(self, source, target, dead):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not dead.is_set():
+                    target.sendall(data)
+            if not dead.is_set():
+                target.shutdown(socket.SHUT_WR)
+
+
+def test_a_stream_that_went_silent_is_opened_anew(site, driver, windows):
+    """A connection may die without either end being told."""
+    lot = lots(site)[1]
+    with Forwarder(site.port) as line:
+        url = f"http://127.0.0.1:{line.port}/"
+        open_page(driver, url, WATCH + HURRY)
+        line.go_dead()
+        amount = float(lot["current_price"]) + 40
+        request_bid(site, lot, amount)
+        until(driver, lambda driver: price(driver, lot["id"]) == amount)
+        driver.get("about:blank")
+
+
+HURRY = """
+const setTimeoutAsItIs = setTimeout;
+window.setTimeout = (call, delay, ...values) =>
+  setTimeoutAsItIs(call, delay < 50000 ? delay : delay / 50, ...values);
+"""
+
+
+class Bidders(threading.Thread):
+    """Bid on every lot in turn, until told to stop, whoever is killed meanwhile.
+
+    They bid at gunicorn itself, so that a dead proxy does not silence them.
+    """
+
+    def __init__(self, site):
+        super().__init__(daemon=True)
+        self._url = f"http://127.0.0.1:{site.django_port}/api/lots/"
+        self._stopped = threading.Event()
+        self.placed = 0
+
+    def __enter__(self):
+        self.start()
+        self.go_on()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stopped.set()
+        self.join()
+
+    def go_on(self):
+        """Until some more bids are placed, after whatever happened before."""
+        enough = self.placed + 10
+        wait_until(lambda: self.placed >= enough, "bids are placed")
+
+    def run(self):
+        for number in itertools.count():
+            if self._stopped.wait(0.02):
+                return
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = request(self._url)
+                found = answer.json() if answer.status == 200 else []
+                if found:
+                    lot = found[number % len(found)]
+                    bid = {"bidder": "paddle-8", "amount": lot["next_bid"]}
+                    answer = request(f"{self._url}{lot['id']}/bid/", "POST", bid)
+                    self.placed += answer.status == 201
+
+
+def kill_9(leader):
+    """Kill all processes of a session, the leader first."""
+    leader.kill()
+    for pid in session_members(leader.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    leader.wait()
+    wait_until(lambda: not session_members(leader.pid), "they are dead")
+
+
+def kill_proxy(site):
+    kill_9(site._proxy.process if site.proxy == "pushpin" else site._proxy.popen)
+
+
+def query(site, statement):
+    database = sqlite3.connect(site.env["SAMPLE_DB"], 20)
+    with contextlib.closing(database), database:
+        return database.execute(statement).fetchall()
+
+
+def epoch(site):
+    return query(site, "SELECT epoch FROM grip_eventlog_sequence")[0][0]
+
+
+def relaying(site):
+    """The id of the process whose relay has the lease; None if none has."""
+    [(owner,)] = query(site, "SELECT lease_owner FROM grip_eventlog_sequence")
+    return int(owner.split(":")[1]) if owner else None
+
+
+def published(site):
+    """The last event that the proxy has taken."""
+    return query(site, "SELECT MAX(published) FROM grip_eventlog_target")[0][0]
+
+
+def let_the_lease_run_out(site):
+    """As ten seconds after the death of who had it."""
+    query(site, "UPDATE grip_eventlog_sequence SET lease_until = '2000-01-01'")
+
+
+def heard(driver):
+    """The seqs of all events that came, in the order in which they came."""
+    return driver.execute_script("return heard")
+
+
+def shown(driver):
+    """All prices that the page has shown, by lot."""
+    return driver.execute_script("return shown")
+
+
+def check_all_is_well(site, driver):
+    """The page has the prices of the database, heard all, and never went back."""
+    direct = f"http://127.0.0.1:{site.django_port}/api/lots/"
+    prices = {lot["id"]: float(lot["current_price"]) for lot in request(direct).json()}
+    until(
+        driver,
+        lambda driver: prices == {lot: price(driver, lot) for lot in prices},
+    )
+    events = heard(driver)
+    rows = query(
+        site,
+        "SELECT seq FROM grip_eventlog_loggedevent "
+        f"WHERE channel = 'auction.lot' AND seq >= {events[0]}",
+    )
+    assert sorted(set(events)) == [seq for (seq,) in rows]
+    for values in shown(driver).values():
+        assert values == sorted(values)
+    assert sum(map(len, shown(driver).values())) >= 20
+    assert state(driver) == "open"
+
+
+WATCH = """
+window.opened = [];
+window.refusals = 0;
+window.heard = [];
+window.shown = {};
+window.EventSource = class extends EventSource {
+  constructor(url) {
+    super(url);
+    opened.push(this);
+    this.addEventListener("ready", ({data}) => {
+      this.epoch = JSON.parse(data).position.split(".")[0];
+    });
+    for (const op of ["create", "update", "delete"]) {
+      this.addEventListener(op, ({data}) => heard.push(JSON.parse(data).seq));
+    }
+    this.addEventListener("error", () => {
+      if (this.readyState === EventSource.CLOSED) refusals += 1;
+    });
+  }
+};
+new MutationObserver((records) => {
+  for (const {target, addedNodes} of records) {
+    if (target.dataset?.field !== "current_price") continue;
+    const lot = target.closest("[data-lot-id]").dataset.lotId;
+    const prices = [...addedNodes].map((node) => Number(node.data));
+    (shown[lot] ??= []).push(...prices);
+  }
+}).observe(document, {subtree: true, childList: true});
+"""
+
+
+@with_pushpin
+def test_the_page_survives_kill_9_of_the_relay_in_a_web_worker(site, driver, windows):
+    open_page(driver, site.url + "/", WATCH)
+    with Bidders(site) as bidders:
+        pid = relaying(site)
+        assert pid in session_members(site._django.popen.pid)
+        os.kill(pid, signal.SIGKILL)
+        bidders.go_on()
+        let_the_lease_run_out(site)
+        bidders.go_on()
+        wait_until(lambda: relaying(site) not in (None, pid), "another takes over")
+    check_all_is_well(site, driver)
+
+
+def test_the_page_survives_kill_9_of_django(site, driver, windows):
+    open_page(driver, site.url + "/", WATCH)
+    with Bidders(site) as bidders:
+        kill_9(site._django.popen)
+        let_the_lease_run_out(site)
+        site.start_django()
+        bidders.go_on()
+    check_all_is_well(site, driver)
+
+
+def test_the_page_survives_kill_9_of_the_proxy(site, driver, windows):
+    open_page(driver, site.url + "/", WATCH)
+    with Bidders(site) as bidders:
+        kill_proxy(site)
+        until(driver, lambda driver: state(driver) == "lost")
+        with streams_blocked(driver):
+            before = published(site)
+            site.stop_proxy()
+            site.start_proxy()
+            bidders.go_on()
+            # Nobody has heard these, and nobody will publish them again.
+            wait_until(lambda: published(site) > before, "the proxy takes events")
+    check_all_is_well(site, driver)
+
+
+@pytest.fixture
+def start_relay(site):
+    """Starts a relay for the site, which has none in its workers then."""
+    started = []
+
+    def start():
+        command = [*MANAGE, "grip_relay"]
+        started.append(Process(command, site.directory / "relay.log", site.env))
+        return started[-1].popen
+
+    site.stop_django()
+    site.env["SAMPLE_RELAY"] = "daemon"
+    site.start_django()
+    yield start
+    for process in started:
+        process.stop()
+    del site.env["SAMPLE_RELAY"]
+    site.stop_django()
+    site.start_django()
+
+
+@with_pushpin
+def test_the_page_survives_kill_9_of_the_relay_and_then_of_everything(
+    site, driver, windows, start_relay
+):
+    with Bidders(site) as bidders:
+        # Without a relay the rows are ahead of the stream.
+        open_page(driver, site.url + "/", WATCH)
+        relay = start_relay()
+        until(driver, heard)
+        kill_9(relay)
+        bidders.go_on()
+        let_the_lease_run_out(site)
+        relay = start_relay()
+        wait_until(lambda: relaying(site) == relay.pid, "the next relay works")
+        bidders.go_on()
+        kill_9(relay)
+        kill_9(site._django.popen)
+        kill_proxy(site)
+        let_the_lease_run_out(site)
+        site.start_django()
+        site.stop_proxy()
+        site.start_proxy()
+        start_relay()
+        bidders.go_on()
+    check_all_is_well(site, driver)
 
 
 def layout(driver):

@@ -10,6 +10,8 @@ class LotAdmin(admin.ModelAdmin):
     list_display = ("title", "category", "current_price", "bid_count", "status")
     list_filter = ("category", "status")
     search_fields = ("title", "description")
+    # The pages tell an older lot from a newer one by it.
+    readonly_fields = ("bid_count",)
 
 
 @admin.register(Bid)

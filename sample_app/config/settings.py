@@ -1,7 +1,8 @@
 """Settings of the sample project.
 
 Everything that differs between two runs comes from the environment: GRIP_URL, DEBUG,
-ALLOWED_HOSTS, SAMPLE_DB, and SAMPLE_DB_ENGINE=postgresql with PGHOST and friends.
+ALLOWED_HOSTS, SAMPLE_RELAY, SAMPLE_DB, and SAMPLE_DB_ENGINE=postgresql with PGHOST and
+friends.
 """
 
 import os
@@ -20,8 +21,9 @@ ALLOWED_HOSTS = [
     *os.environ.get("ALLOWED_HOSTS", "").split(),
 ]
 
-# What makes the site live: three apps, one middleware, one URL. The fourth app, the
-# local proxy, puts a GRIP proxy in front of `runserver` while you develop.
+# What makes the site live: three apps, one middleware, one URL. The event log makes it
+# durable: what was committed arrives, in order, whatever is killed meanwhile. The local
+# proxy puts a GRIP proxy in front of `runserver` while you develop.
 INSTALLED_APPS = [
     "django_grip",
     "django_grip.contrib.realtime",
@@ -51,6 +53,10 @@ MIDDLEWARE = [
 
 # The proxy's control port, and the key the proxy signs its requests with.
 GRIP_URL = os.environ.get("GRIP_URL", f"http://127.0.0.1:5561?key={DEMO_KEY}")
+
+# Who publishes what is in the event log: `inline`, a thread in each process that
+# writes, or `daemon`, which is `manage.py grip_relay` alone.
+GRIP_REALTIME = {"RELAY": os.environ.get("SAMPLE_RELAY", "inline")}
 
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"

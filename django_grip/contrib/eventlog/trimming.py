@@ -50,13 +50,11 @@ def trim(using: str, *, chunks: int | None = None) -> int:
 def published(using: str) -> int:
     """The last event that a server of this process's settings has accepted.
 
-    Without servers, the last event.
+    Without servers, or while no relay has begun with them, the last event.
     """
-    servers = get_publisher().servers
-    if not servers:
-        return sequences.state(using).last_seq
-    targets = Target.objects.using(using).filter(server__in=servers)
-    return targets.aggregate(last=Max("published"))["last"] or 0
+    targets = Target.objects.using(using).filter(server__in=get_publisher().servers)
+    last: int | None = targets.aggregate(last=Max("published"))["last"]
+    return sequences.state(using).last_seq if last is None else last
 
 
 def _floor(using: str) -> int | None:

@@ -12,30 +12,48 @@ const bidder = document.querySelector("[name=bidder]");
 const STATES = {connecting: "Connecting", open: "Live", lost: "Reconnecting"};
 const FIRST_DELAY = 1000;
 const LONGEST_DELAY = 15000;
+const SILENCE = 50000; // Twice KEEP_ALIVE, the pause after which the proxy says something.
 
 // The stream
+//
+// Every event has a place in the order of its stream, `seq`, and names the one before it,
+// `prev`. So the page knows what it has seen, whatever is repeated, lost or restarted on
+// the way, and a stream goes on where the last one ended.
 
-function connect(attempt = 0) {
-  const source = new EventSource(page.streamUrl);
-  source.addEventListener("ready", () => {
-    attempt = 0;
-    setState("open");
-    refresh();
-  });
-  for (const op of ["create", "update", "delete"]) {
-    source.addEventListener(op, ({data}) => receive(JSON.parse(data)));
+let source;
+let position = ""; // Of the last event seen: its epoch and its seq.
+let answered; // Up to this seq the answer that opened the stream is complete.
+let attempt = 0;
+let timer;
+
+const seqOf = (position) => Number(position?.split(".")[1]);
+
+function connect() {
+  // A stream that was dropped comes back by itself, and says where it was. This is for
+  // one that was refused, went silent, or has a gap.
+  source?.close();
+  source = new EventSource(page.streamUrl + (position && `?since=${position}`));
+  source.addEventListener("ready", begin);
+  for (const op of ["create", "update", "delete", "bulk", "refresh"]) {
+    source.addEventListener(op, receive);
   }
-  for (const name of ["bulk", "refresh", "reset"]) {
-    source.addEventListener(name, refresh);
-  }
+  source.addEventListener("reset", startAnew);
   source.addEventListener("error", () => {
     setState("lost");
-    // A dropped connection comes back by itself. One that was refused does not.
     if (source.readyState === EventSource.CLOSED) {
-      const delay = Math.min(FIRST_DELAY * 2 ** attempt, LONGEST_DELAY);
-      setTimeout(connect, delay * (0.5 + Math.random() / 2), attempt + 1);
+      const delay = Math.min(FIRST_DELAY * 2 ** attempt++, LONGEST_DELAY);
+      connectIn(delay * (0.5 + Math.random() / 2));
     }
   });
+  if (page.streamState !== "lost") setState("connecting");
+  connectIn(SILENCE);
+}
+
+// Scripts do not see the comments that keep a stream alive. So one that is merely quiet is
+// opened anew as well, which is a short request.
+function connectIn(delay) {
+  clearTimeout(timer);
+  timer = setTimeout(connect, delay);
 }
 
 function setState(state) {
@@ -43,25 +61,49 @@ function setState(state) {
   document.querySelector(".stream").textContent = STATES[state];
 }
 
-// Web workers publish each for itself, so of two events the newer one may come first.
-const latest = new Map();
+function begin({data, lastEventId}) {
+  connectIn(SILENCE);
+  attempt = 0;
+  setState("open");
+  const ready = JSON.parse(data);
+  answered = seqOf(ready.position);
+  // A stream that goes on without a gap brings what the page has missed.
+  if (!position || !ready.gapless) refresh();
+  position ||= lastEventId;
+}
 
-function receive({op, pk, ts, data}) {
-  if (ts < latest.get(pk)) return;
-  latest.set(pk, ts);
+function startAnew({lastEventId}) {
+  connectIn(SILENCE);
+  position = lastEventId;
+  bids.clear(); // The database may be another one.
+  refresh();
+}
+
+function receive({data, lastEventId}) {
+  connectIn(SILENCE);
+  const event = JSON.parse(data);
+  const last = seqOf(position);
+  if (event.seq <= last) return;
+  if (event.prev > Math.max(last, answered)) return connect();
+  position = lastEventId;
+  apply(event);
+}
+
+function apply({op, pk, data}) {
   touched.add(pk);
   if (op === "delete") {
+    bids.delete(pk);
     find(pk)?.remove();
   } else if (data) {
     show(data);
   } else {
-    refresh(); // Too large for an event, or it could not be made: ask.
+    refresh(); // A bulk change, or one too large for an event: ask.
   }
 }
 
-// What was published while nobody listened is gone, so each `ready` asks for the
-// present state. An event that arrives before the answer is newer than the answer:
-// `touched` holds the lots that events have changed since the question.
+// The rows are asked for when the stream is open, so that nothing falls between. An event
+// that arrives before the answer wins: whatever is in the answer and newer is still to
+// come. `touched` holds the lots that events have changed since the question.
 
 let touched = new Set();
 
@@ -91,9 +133,14 @@ async function refresh() {
 const cards = () => [...board.querySelectorAll("[data-lot-id]")];
 const find = (id) => board.querySelector(`[data-lot-id="${id}"]`);
 
+// An answer may be ahead of the stream, which then tells what is shown already. Bids are
+// never taken back, so a lot with fewer of them is an older one.
+const bids = new Map();
+
 function show(lot) {
   const card = find(lot.id) ?? addCard(lot);
-  if (!card) return;
+  if (!card || lot.bid_count < bids.get(lot.id)) return;
+  bids.set(lot.id, lot.bid_count);
   card.dataset.status = lot.status;
   fill(card, lot);
   // Follows the price, unless the visitor has typed something else.
