@@ -69,7 +69,7 @@ class LoggedEvent(models.Model):
 
     class Meta:
         verbose_name = "event"
-        indexes = (models.Index("channel", "seq", name="grip_event_channel"),)
+        indexes = (models.Index(fields=("channel", "seq"), name="grip_event_channel"),)
 
     def __str__(self) -> str:
         return f"{self.seq} {self.op} {self.channel}"

@@ -678,3 +678,12 @@ def test_s50_who_missed_too_much_costs_no_more_than_counting_to_the_limit(monkey
     assert page.reset == "overflow"
     [counting] = [sql for sql, _ in reads.statements if "OFFSET" in sql]
     assert "text" not in counting
+
+
+def test_s50_every_database_has_the_index_on_channel_and_seq():
+    """MariaDB leaves out an index on expressions, without a word."""
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(
+            cursor, LoggedEvent._meta.db_table
+        )
+    assert found["grip_event_channel"]["columns"] == ["channel", "seq"]

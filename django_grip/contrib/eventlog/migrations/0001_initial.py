@@ -107,9 +107,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "event",
                 "indexes": [
-                    models.Index(
-                        models.F("channel"), models.F("seq"), name="grip_event_channel"
-                    )
+                    models.Index(fields=["channel", "seq"], name="grip_event_channel")
                 ],
             },
         ),
