@@ -16,5 +16,5 @@ urlconf: str | None = None
 
 def route(request: HttpRequest) -> None:
     """Have a request that is verified resolved by `urlconf`, if it asks for a link."""
-    if urlconf is not None and request.path_info.startswith(_PATHS):
+    if urlconf is not None and request.META.get("PATH_INFO", "").startswith(_PATHS):
         request.urlconf = urlconf

@@ -23,7 +23,8 @@ class EventLogConfig(AppConfig):
 
         durable.log = Log()
         links.urlconf = "django_grip.contrib.eventlog.links"
-        wakeups.starters.append(inline.start)
+        if inline.start not in wakeups.starters:  # Tests may change INSTALLED_APPS.
+            wakeups.starters.append(inline.start)
         for check in (
             checks.check_relay,
             checks.check_realtime,
