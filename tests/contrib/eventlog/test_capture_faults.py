@@ -221,11 +221,23 @@ def test_a_process_killed_before_its_thread_starts_leaves_it_to_the_next(
 
 
 def test_a_forked_writer_has_a_relay_of_its_own(processes, control):
-    """As a web server that loads the project and forks its workers."""
+    """As a web server that loads the project and forks its workers.
+
+    It forks when nothing is on its way: within a driver's call another thread may hold
+    a lock of the driver, which no child could take.
+    """
     writer = processes.python(
         """
-import atexit
+import atexit, time
+from django_grip.contrib.eventlog import inline
+from django_grip.contrib.eventlog.models import Target
 Tag.objects.create(name="parent")
+while not Target.objects.filter(published=2).exists():
+    time.sleep(0.02)
+for thread in inline._threads.values():
+    thread.stop()
+while inline._threads["default"]._relay is not None:
+    time.sleep(0.02)
 connection.close()
 if not (child := os.fork()):
     Tag.objects.create(name="child")
