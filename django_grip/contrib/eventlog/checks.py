@@ -10,7 +10,7 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models, router
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from django_grip import proxies
 from django_grip.contrib.eventlog.models import Sequence as SequenceRow
@@ -197,4 +197,4 @@ def _without_transactions(alias: str) -> Sequence[tuple[str, str]]:
 
 def _is_seen(alias: str) -> bool:
     rows = SequenceRow.objects.using(alias)
-    return rows.filter(seen_at__gt=Now() - timedelta(seconds=SEEN)).exists()
+    return rows.filter(seen_at__gt=timezone.now() - timedelta(seconds=SEEN)).exists()

@@ -65,7 +65,9 @@ class Relay:
         self._busy_at = 0.0
 
     def stop(self) -> None:
-        """Have run() return soon. From any thread, and from a signal handler."""
+        """Have run() return soon. From any thread, but not from a signal handler: the
+        thread that it interrupts may hold the lock of an event.
+        """
         self.stopped.set()
         self.woken.set()
 

@@ -97,14 +97,14 @@ def _sequence(using: str) -> list[LoggedEvent]:
     if not rows:
         return []
     departed: list[int] = []
-    told: list[tuple[Event, datetime]] = []
+    told: list[Event] = []
     for group in departing(rows, unfinished):
         departed += (row.id for row in group)
         told += _told(using, group)
         if len(told) >= EVENTS_MAX:
             break
-    heads = _heads(using, {event.channel for event, _ in told})
-    places = sequenced((event for event, _ in told), current.last_seq, heads)
+    heads = _heads(using, {event.channel for event in told})
+    places = sequenced(told, current.last_seq, heads)
     now = timezone.now()
     logged = [
         LoggedEvent(
@@ -206,7 +206,7 @@ def _window(using: str) -> tuple[list[Waiting], set[int]]:
         size = min(size * 4, WINDOW_MAX)
 
 
-def _told(using: str, group: Sequence[Waiting]) -> list[tuple[Event, datetime]]:
+def _told(using: str, group: Sequence[Waiting]) -> list[Event]:
     """The events of one transaction; rows that nobody understands are set aside."""
     tellings: list[Telling] = []
     for row in group:
@@ -216,12 +216,12 @@ def _told(using: str, group: Sequence[Waiting]) -> list[tuple[Event, datetime]]:
             _set_aside(using, [row], str(exc))
         else:
             tellings.append(telling)
-    moment = group[-1].created_at
     try:
+        ts = _ts(group[-1].created_at)
         return [
-            (event, moment)
+            event
             for telling in coalesced(tellings)
-            for event in _valid(events(telling, _ts(moment)))
+            for event in _valid(events(telling, ts))
         ]
     except Exception as exc:
         # A boundary: another program may have written the row.
