@@ -168,11 +168,6 @@ class Step:
     op: Op
     reason: Reason | None = None
 
-    @property
-    def is_leave(self) -> bool:
-        """Whether the row is out of reach for those who hear it."""
-        return self.reason == "leave"
-
 
 def merge(earlier: Notice, later: Notice) -> Notice | None:
     """What two changes of one row in one transaction come to; None for nothing.
