@@ -171,7 +171,12 @@ def _of_objects(
     audience: str | None,
     ts: str,
 ) -> Iterator[Event]:
-    """Each row's own clients are told without data, and sent away if it left."""
+    """Each row's own clients are told without data, and sent away if it left.
+
+    A row that was just made has none.
+    """
+    if step.op == "create" and step.reason is None:
+        return
     for pk in pks if step.reason == "leave" else pks[:BULK_OBJECTS]:
         channel = _channel(bulk.topic, step, pk, audience)
         if step.op in bulk.topic.events:

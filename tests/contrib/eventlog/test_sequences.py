@@ -259,6 +259,8 @@ def test_names_that_differ_in_case_are_different_channels(log):
 
 def test_a_bulk_of_many_rows_is_one_record(log):
     Shipment.objects.bulk_create([Shipment(pk=pk) for pk in range(1, 151)])
+    sequence()
+    Shipment.objects.update(note="x")
     assert Outbox.objects.count() == 1
     logged = sequence()
     assert logged[0].op == "bulk"

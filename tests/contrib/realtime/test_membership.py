@@ -319,15 +319,26 @@ def test_each_audience_has_a_channel_in_every_scope(published, configure):
 def test_bulk_events_reach_each_audience(published, configure):
     configure(Shipment, bulk_limit=1, **AUDIENCES)
     Shipment.objects.bulk_create([Shipment(pk=1), Shipment(pk=2)])
+    Shipment.objects.update(note="x")
+    bulk = "bulk shop.shipment~as.{0}"
+    row = "update shop.shipment.{1}~as.{0}"
+    lines = [f"{bulk} update 2", row, row]
     assert told(published) == [
-        f"{line[0]}~as.{audience}{line[1]}"
-        for audience in ("public", "staff")
-        for line in (
-            ("bulk shop.shipment", " create 2"),
-            ("create shop.shipment.1", ""),
-            ("create shop.shipment.2", ""),
-        )
+        *(bulk.format(name) + " create 2" for name in ("public", "staff")),
+        *(
+            line.format(name, pk)
+            for name in ("public", "staff")
+            for pk, line in enumerate(lines)
+        ),
     ]
+
+
+def test_the_channels_of_rows_made_in_bulk_have_no_clients_to_tell(
+    published, configure
+):
+    configure(Shipment, bulk_limit=1)
+    Shipment.objects.bulk_create([Shipment(pk=1), Shipment(pk=2)])
+    assert told(published) == ["bulk shop.shipment create 2"]
 
 
 def test_a_payload_over_the_limit_is_left_out_and_said_so(published, settings):
