@@ -5,6 +5,7 @@ from django.urls import path
 
 from django_grip.contrib.realtime import channel_for
 from django_grip.contrib.realtime.answers import opening
+from django_grip.contrib.realtime.grants import Grant
 from tests.chaos.models import Mark, Row
 
 
@@ -18,7 +19,9 @@ def stream(request, kind, tenant=None, pk=None):
         channel = channel_for(model, scope="tenant", value=tenant)
     else:
         channel = channel_for(model)
-    return opening(request, channel, request.headers.get("Last-Event-ID"))
+    return opening(
+        request, Grant(channel=channel), request.headers.get("Last-Event-ID")
+    )
 
 
 def snapshot(request, kind, tenant=None, pk=None):

@@ -13,6 +13,7 @@ from gripcontrol import Channel
 from django_grip import set_hold_stream
 from django_grip.contrib.realtime import conf, durable, sse
 from django_grip.contrib.realtime.durable import Page
+from django_grip.contrib.realtime.grants import Grant
 
 CONTENT_TYPE = "text/event-stream"
 
@@ -23,18 +24,24 @@ proxy notices only the first.
 """
 
 
-def opening(request: HttpRequest, channel: str, since: str | None) -> HttpResponse:
-    """The beginning of a stream of a channel, from the position `since` on.
+SNAPSHOT_BYTES = 16_000
+"""Bytes of rows in one `snapshot`, roughly: WebSocket messages have a limit."""
 
-    Without an event log there are no positions, and the stream begins now. A HEAD
-    request gets the headers and is not held.
+
+def opening(request: HttpRequest, grant: Grant, since: str | None) -> HttpResponse:
+    """The beginning of a granted stream, from the position `since` on.
+
+    Without an event log there are no positions, and the stream begins now. Who begins
+    anew gets the snapshot, read after the position. A HEAD request gets the headers and
+    is not held.
     """
-    log = durable.log
+    channel, log = grant.channel, durable.log
     least, most = conf.retry()
     retry = sse.retry(random.randint(round(least * 1000), round(most * 1000)))
     if log is None:
-        body = retry + _ready(channel=channel, gapless=False)
-        response = HttpResponse(body, content_type=CONTENT_TYPE)
+        frames = [retry, _ready(channel=channel, gapless=False)]
+        frames += (sse.frame("snapshot", text) for text in snapshots(grant))
+        response = HttpResponse(frames, content_type=CONTENT_TYPE)
         if request.method != "HEAD":
             _hold(request, channel)
         return response
@@ -45,11 +52,34 @@ def opening(request: HttpRequest, channel: str, since: str | None) -> HttpRespon
         position=page.position,
         gapless=log.link_path() is not None,
     )
-    response = HttpResponse([retry, ready, *_frames(page)], content_type=CONTENT_TYPE)
+    frames = [retry, ready, *_frames(page)]
+    if since is None or page.reset is not None:
+        frames += (sse.frame("snapshot", text) for text in snapshots(grant))
+    response = HttpResponse(frames, content_type=CONTENT_TYPE)
     if request.method != "HEAD":
         log.opened(channel)
         _continue(request, page, FIRST_LINK)
     return response
+
+
+def snapshots(grant: Grant) -> Iterator[str]:
+    """The rows a stream begins with, as JSON texts: `done` is true in the last one."""
+    if grant.snapshot is None:
+        return
+    rows: list[str] = []
+    size = 0
+    for row in grant.snapshot():
+        if rows and size + len(row) > SNAPSHOT_BYTES:
+            yield _snapshot(grant.channel, rows, done=False)
+            rows, size = [], 0
+        rows.append(row)
+        size += len(row)
+    yield _snapshot(grant.channel, rows, done=True)
+
+
+def _snapshot(channel: str, rows: list[str], *, done: bool) -> str:
+    head = json.dumps({"op": "snapshot", "channel": channel, "done": done})
+    return f'{head[:-1]},"rows":[{",".join(rows)}]}}'
 
 
 def continuation(request: HttpRequest, page: Page) -> HttpResponse:

@@ -1,7 +1,7 @@
 """Channel names: model, pk, scope and audience to a name that no other input shares.
 
 Pure. `shop.order` (all) · `shop.order.42` (one) · `shop.order~tenant.7` (scope) ·
-suffix `~as.staff` (audience) · `~on.replica2` (alias).
+suffix `~as.staff` (audience) · `~on.replica2` (alias) · `~user.9` (control).
 
 Names are made of `A-Z a-z 0-9 - . _ ~ %`; in a value every other character, and `.`
 and `~` too, is percent-encoded, so the separators are never part of a value.
@@ -54,6 +54,11 @@ def channel_name(
         # An encoded value never begins with `~`, so no plain value meets a hash.
         value = "~" + sha256(value.encode()).hexdigest()
     return f"{name}.{value}{suffix}"
+
+
+def user_channel(pk: Any) -> str:
+    """The control channel of a user: what is said there concerns all of its streams."""
+    return f"~user.{encode(pk_text(pk))}"
 
 
 def pk_text(pk: Any) -> str:

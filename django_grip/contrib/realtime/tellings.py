@@ -67,7 +67,10 @@ def event_item(
     position = None if prev_id is None else id
     return Item(
         channel=channel,
-        formats={"http-stream": {"content": sse.frame(op, text, id=position)}},
+        formats={
+            "http-stream": {"content": sse.frame(op, text, id=position)},
+            "ws-message": {"content": f"[{text}]"},
+        },
         id=id,
         prev_id=prev_id,
         meta={} if origin is None else {"sender": origin},

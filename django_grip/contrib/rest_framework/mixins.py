@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework import status
 from rest_framework.decorators import action
@@ -14,14 +14,15 @@ from rest_framework.exceptions import APIException, ParseError, PermissionDenied
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
-from django_grip.contrib.realtime.answers import opening
 from django_grip.contrib.realtime.channels import channel_name
+from django_grip.contrib.realtime.grants import Grant
 from django_grip.contrib.realtime.streams import ModelStream, registry
 from django_grip.contrib.rest_framework.authorization import (
     Refused,
     audience_of,
     check_all_rows,
 )
+from django_grip.contrib.rest_framework.transports import PARAMETERS, answer
 
 _ACTIONS = {"stream_collection": "list", "stream_object": "retrieve"}
 
@@ -70,8 +71,8 @@ class StreamModelMixin:
 
     def _stream(
         self, request: Request, model: type[models.Model], pk: Any = None
-    ) -> HttpResponse:
-        if unknown := sorted(set(request.query_params) - {"since"}):
+    ) -> HttpResponseBase:
+        if unknown := sorted(set(request.query_params) - PARAMETERS):
             raise ParseError(
                 f"A stream takes no parameter {', '.join(unknown)}: it is not "
                 "filtered. Filter the events in the client."
@@ -84,9 +85,9 @@ class StreamModelMixin:
             raise PermissionDenied(str(exc)) from exc
         if not getattr(request, "grip_proxied", False):
             raise NotProxied
-        since = request.headers.get("Last-Event-ID") or request.GET.get("since")
         channel = channel_name(stream.label, pk, audience=audience)
-        return opening(request._request, channel, since or None)
+        grant = Grant(channel=channel, user=request.user.pk)
+        return answer(request._request, grant)
 
     def initialize_request(
         self, request: HttpRequest, *args: Any, **kwargs: Any
