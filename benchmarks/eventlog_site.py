@@ -268,13 +268,16 @@ def idle(seconds: float) -> dict[str, Any]:
 
 
 def settled(last: int) -> float:
-    """When the events of the row with that key are published: the time."""
-    from django_grip.contrib.eventlog.models import Head, Target
+    """When the row with that key is told, or the bulk that it came with: the time."""
+    from django_grip.contrib.eventlog.models import Head, LoggedEvent, Target
 
+    told = Head.objects.filter(channel=f"{CHANNEL}.{last}").values_list("seq")
+    bulk = LoggedEvent.objects.filter(channel=CHANNEL, op="bulk").values_list("seq")
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
-        seq = Head.objects.filter(channel=f"{CHANNEL}.{last}").values_list("seq")
-        if (found := seq.first()) and Target.objects.filter(published__gte=found[0]):
+        if (found := told.first() or bulk.first()) and Target.objects.filter(
+            published__gte=found[0]
+        ):
             return time.monotonic()
         time.sleep(0.05)
     raise SystemExit(f"Not published within {DEADLINE:g} s")
