@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,6 +12,9 @@ from pubcontrol import Format
 from django_grip.headers import check_channel
 
 Formats: TypeAlias = Format | Iterable[Format]
+
+ANSWER_TYPE = "application/json"
+"""The Content-Type of a long-poll's answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,8 @@ class Item:
 
     With `events` the publisher may join items of one channel that wait together: the
     content of `ws-message` is then a JSON array, that of `http-stream` whole frames,
-    and no id comes twice.
+    and no id comes twice. Long-polls are answered with the array, by an
+    `http-response` that is made of it when the item leaves.
     """
 
     channel: str
@@ -33,20 +38,28 @@ class Item:
     events: bool = False
 
     def size(self) -> int:
-        """Bytes of content, in UTF-8.
+        """Bytes of content, in UTF-8. Raises what sizes() raises."""
+        return sum(self.sizes())
+
+    def sizes(self) -> list[int]:
+        """Bytes of content, in UTF-8, of each format.
 
         Raises UnicodeEncodeError, a ValueError, for half a surrogate pair.
         """
-        return sum(
-            len(value) if value.isascii() else len(value.encode())
+        return [
+            sum(_size(value) for value in fields.values() if isinstance(value, str))
             for fields in self.formats.values()
-            for value in fields.values()
-            if isinstance(value, str)
-        )
+        ]
 
     def export(self) -> dict[str, Any]:
         """The item object of `POST /publish/`. Absent ids are left out, never null."""
-        out: dict[str, Any] = {"channel": self.channel, "formats": self.formats}
+        formats = self.formats
+        array = formats.get("ws-message", {}).get("content")
+        if self.events and array is not None:
+            # Only events in an order have a predecessor, and an id that is a position.
+            position = None if self.prev_id is None else self.id
+            formats = {**formats, "http-response": response(array, position)}
+        out: dict[str, Any] = {"channel": self.channel, "formats": formats}
         if self.id is not None:
             out["id"] = self.id
         if self.prev_id is not None:
@@ -98,6 +111,26 @@ def make_item(
         prev_id=prev_id,
         meta=dict(meta or {}),
     )
+
+
+def response(array: str, position: str | None) -> dict[str, Any]:
+    """The `http-response` that answers long-polls with an array of events."""
+    return {
+        "headers": {"Content-Type": ANSWER_TYPE},
+        "body": answer(array, position),
+    }
+
+
+def answer(array: str, position: str | None) -> str:
+    """The body of a long-poll: events as a JSON array, and where the client then
+    stands, if they have positions.
+    """
+    end = "" if position is None else f',"position":{json.dumps(position)}'
+    return f'{{"events":{array}{end}}}'
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _json_ready(value: Any) -> Any:

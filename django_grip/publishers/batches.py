@@ -18,7 +18,7 @@ BODY_MAX = 900_000
 """Bytes of one POST: Pushpin refuses 1,000,000."""
 
 JOINED_MAX = 60_000
-"""Bytes of content of an item made of several."""
+"""Bytes of content of an item made of several, in one format: a client gets one."""
 
 MESSAGES_MAX = 8_000
 """Bytes of WebSocket messages for one channel in one POST, or else one message: what
@@ -44,10 +44,12 @@ class Entry:
     alone: bool = False
     kept: bool = False
     size: int = field(init=False)
+    longest: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is not Unicode."""
-        self.size = self.item.size()
+        sizes = self.item.sizes()
+        self.size, self.longest = sum(sizes), max(sizes, default=0)
 
     def is_older(self, than: float) -> bool:
         """Whether it has waited since before `than`, and may expire."""
@@ -89,8 +91,10 @@ def pack(entries: list[Entry]) -> Part:
             f"an item of {len(body):,} bytes for channel {item.channel}; a proxy takes "
             f"{BODY_MAX:,}"
         )
-    message = item.formats.get(_MESSAGE)
-    return Part(body, entries, item.channel, len(body) if message else 0)
+    message = item.formats.get(_MESSAGE, {})
+    texts = [value for value in message.values() if isinstance(value, str)]
+    size = sum(len(text.encode()) for text in texts)
+    return Part(body, entries, item.channel, size)
 
 
 def post_body(parts: Iterable[Part]) -> bytes:
@@ -127,11 +131,11 @@ def grouped(entries: Iterable[Entry]) -> list[list[Entry]]:
     for entry in entries:
         item = entry.item
         group, size = latest.get(item.channel, (None, 0))
-        size += entry.size
+        size += entry.longest
         if group is not None and size <= JOINED_MAX and _may_follow(group[-1], entry):
             group.append(entry)
         else:
-            group, size = [entry], entry.size
+            group, size = [entry], entry.longest
             groups.append(group)
         latest[item.channel] = (group, size)
     return groups
@@ -154,6 +158,7 @@ def joined(items: Sequence[Item]) -> Item:
         id=last.id,
         prev_id=first.prev_id,
         meta=first.meta,
+        events=first.events,
     )
 
 

@@ -1,7 +1,6 @@
 """Which waiting items become one, and which never may."""
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -123,9 +122,7 @@ def test_clients_receive_the_same_joined_or_not(entries):
     for group in grouped(entries):
         one = joined([entry.item for entry in group])
         assert one.meta == group[0].item.meta
-        # An item made of several reads as the events it is made of.
-        of_events = replace(one, events=group[0].item.events)
-        after.setdefault(one.channel, []).append(of_events)
+        after.setdefault(one.channel, []).append(one)
     assert after.keys() == before.keys()
     for channel, before_items in before.items():
         assert as_received(after[channel]) == as_received(before_items)
@@ -142,12 +139,8 @@ def test_only_what_may_be_joined_is(entries):
         assert len({entry.item.channel for entry in group}) == 1
         assert len({tuple(entry.item.meta.items()) for entry in group}) == 1
         assert len({tuple(entry.item.formats) for entry in group}) <= 2
-        content = sum(
-            len(fields["content"].encode())
-            for entry in group
-            for fields in entry.item.formats.values()
-        )
-        assert content <= JOINED_MAX
+        one = joined([entry.item for entry in group])
+        assert max(one.sizes()) <= JOINED_MAX
 
 
 @FEW
@@ -292,6 +285,76 @@ def test_a_batch_holds_what_fits_and_at_most_what_is_asked():
     assert len(leading(parts, 3)) == 2
     assert len(leading(parts, 1)) == 1
     assert len(leading([Part(b"x" * 950_000, [], "a")], 3)) == 1
+
+
+def event(number, content=None, **options):
+    array = json.dumps([content or {"seq": number}])
+    return Item(
+        channel="a",
+        formats={
+            STREAM: {"content": f"data: {number}\n\n"},
+            MESSAGE: {"content": array},
+        },
+        id=f"e.{number}",
+        events=True,
+        **options,
+    )
+
+
+def long_poll(entries):
+    """What answers a long-poll: the JSON of its body, if that is all there is."""
+    found = json.loads(pack(entries).body)["formats"]["http-response"]
+    assert found.pop("headers") == {"Content-Type": "application/json"}
+    assert found.keys() == {"body"}
+    return json.loads(found["body"])
+
+
+def test_long_polls_are_answered_with_all_events_and_the_last_position():
+    chain = [event(number, prev_id=f"e.{number - 1}") for number in (5, 6, 7)]
+    (group,) = grouped([entry(item) for item in chain])
+    assert long_poll(group) == {
+        "events": [{"seq": 5}, {"seq": 6}, {"seq": 7}],
+        "position": "e.7",
+    }
+    assert long_poll([entry(chain[0])]) == {"events": [{"seq": 5}], "position": "e.5"}
+
+
+def test_an_answer_to_long_polls_names_no_position_where_there_is_no_order():
+    (group,) = grouped([entry(event(1)), entry(event(2))])
+    assert long_poll(group) == {"events": [{"seq": 1}, {"seq": 2}]}
+
+
+def test_an_answer_to_long_polls_is_made_when_the_item_leaves():
+    item = event(1)
+    assert item.formats.keys() == {STREAM, MESSAGE}
+    assert item.export()["formats"].keys() == {STREAM, MESSAGE, "http-response"}
+    assert Item.size(item) == sum(item.sizes()) == len("data: 1\n\n" + '[{"seq": 1}]')
+
+
+def test_messages_that_are_no_events_do_not_answer_long_polls():
+    assert message("[1]").export()["formats"].keys() == {MESSAGE}
+
+
+def test_joined_events_are_limited_by_what_one_client_gets():
+    """A client queues one format; that the item has three says nothing to it."""
+    many = [event(number, "x" * 600) for number in range(150)]
+    sizes = [max(item.sizes()) for item in many]
+    (first, *_) = groups = grouped([entry(item) for item in many])
+    assert len(groups) == 2
+    assert sum(sizes[: len(first)]) <= JOINED_MAX < sum(sizes[: len(first) + 1])
+    # Quotes are doubled in JSON within JSON, and all three have to fit one POST.
+    worst = [event(number, prev_id=f"e.{number - 1}") for number in range(1, 20_000)]
+    assert all(
+        len(pack(group).body) < BODY_MAX / 2 for group in grouped(map(entry, worst))
+    )
+
+
+def test_what_counts_as_messages_is_what_websockets_get():
+    """Streams and long-polls are not to wait for what they have no part in."""
+    one = event(1, "é" * 100)
+    assert pack([entry(one)]).message_size == len('["' + "\\u00e9" * 100 + '"]')
+    assert pack([entry(message("é"))]).message_size == 2
+    assert pack([entry(stream("x" * 100))]).message_size == 0
 
 
 def test_an_export_has_no_trace_of_events():

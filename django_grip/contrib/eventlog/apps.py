@@ -22,7 +22,8 @@ class EventLogConfig(AppConfig):
         from django_grip.contrib.realtime import durable
 
         durable.log = Log()
-        links.urlconf = "django_grip.contrib.eventlog.links"
+        for link in (links.NEXT, links.PAGE):
+            links.urlconfs[link] = "django_grip.contrib.eventlog.links"
         if inline.start not in wakeups.starters:  # Tests may change INSTALLED_APPS.
             wakeups.starters.append(inline.start)
         for check in (

@@ -17,7 +17,7 @@ from django_grip.contrib.eventlog import outbox
 from django_grip.contrib.eventlog.models import Held
 from django_grip.contrib.eventlog.statements import remove
 from django_grip.contrib.realtime import conf
-from django_grip.contrib.realtime.events import CLOSE, Event
+from django_grip.contrib.realtime.events import AGE, CLOSE, Event
 
 _AT_ONCE = 200
 
@@ -53,6 +53,14 @@ def close_due(using: str) -> None:
         _close_once(using, channels)
 
 
+def held(using: str, prefix: str) -> list[str]:
+    """The channels with streams whose names begin so."""
+    held = Held.objects.using(using).filter(channel__startswith=prefix)
+    names = held.values_list("channel", flat=True)
+    # SQLite takes `A` for `a` here.
+    return [name for name in names if name.startswith(prefix)]
+
+
 def close(using: str, channels: Sequence[str]) -> None:
     """Close the streams of channels, after all that was told on them until now."""
     with transaction.atomic(using=using):
@@ -68,9 +76,10 @@ def _close_once(using: str, channels: Sequence[str]) -> None:
     with transaction.atomic(using=using):
         # One by one: MariaDB would read the whole table for several.
         removed = [name for name in channels if due.filter(pk=name)._raw_delete(using)]
-        _write(using, removed)
+        _write(using, removed, reason=AGE)
 
 
-def _write(using: str, channels: Sequence[str]) -> None:
+def _write(using: str, channels: Sequence[str], **why: str) -> None:
     if channels:
-        outbox.write(using, [Event(channel=name, op=CLOSE, id="") for name in channels])
+        closes = [Event(channel=name, op=CLOSE, id="", values=why) for name in channels]
+        outbox.write(using, closes)

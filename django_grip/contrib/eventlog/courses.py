@@ -235,7 +235,7 @@ def item_of(row: LoggedEvent, epoch: str, prefix: str) -> Item:
     """The item of an event of the log."""
     id, prev_id = str(Position(epoch, row.seq)), str(Position(epoch, row.prev))
     if not row.text:
-        return close_item(prefix + row.channel, id=id, prev_id=prev_id)
+        return close_item(prefix + row.channel, row.op, id=id, prev_id=prev_id)
     return event_item(
         prefix + row.channel, row.op, row.text, id, row.origin, prev_id=prev_id
     )

@@ -47,6 +47,34 @@ def read(
     state = sequences.state(using)
     if since is None:
         return _from_now(using, state, channel)
+    found = _place(using, state, channel, since, trusted=trusted)
+    if isinstance(found, Page):
+        return found
+    return _since(using, state, channel, found, is_first=is_first)
+
+
+def newest(channel: str, since: str) -> Page:
+    """See EventLog.newest()."""
+    using = alias_of(channel)
+    state = sequences.state(using)
+    found = _place(using, state, channel, since, trusted=True)
+    if isinstance(found, Page):
+        return found
+    log = LoggedEvent.objects.using(using).filter(
+        channel=channel, seq__gt=found, seq__lte=_published(using, state)
+    )
+    # Closes have no text.
+    rows = log.exclude(text="").order_by("-seq")
+    row = rows.values_list("seq", "prev", "op", "text").first()
+    if row is None:
+        return Page(channel=channel, position=str(Position(state.epoch, found)))
+    return _page(state, channel, [row])
+
+
+def _place(
+    using: str, state: Sequence, channel: str, since: str, *, trusted: bool
+) -> int | Page:
+    """The seq of a position; or the reset, where it is none of this log."""
     position = parse(since)
     if position is None:
         logger.debug("A position on %s that is none of ours.", channel)
@@ -57,7 +85,14 @@ def read(
         if trusted:
             state = _restored(using, state, position)
         return _reset(using, state, channel, "future")
-    return _since(using, state, channel, position.seq, is_first=is_first)
+    return position.seq
+
+
+def position(channel: str) -> str:
+    """See EventLog.position()."""
+    using = alias_of(channel)
+    state = sequences.state(using)
+    return str(Position(state.epoch, _published(using, state)))
 
 
 def alias_of(channel: str) -> str:
@@ -104,10 +139,12 @@ def _since(
     # Before the envelopes, which may be many megabytes: whether they are of use.
     prev = missed.values_list("prev", flat=True).first()
     if prev is None:
-        head = _head(using, channel, until)
+        latest = _latest(using, channel)
+        head = latest if latest <= until else _last(using, channel, until)
         if head > since:
             return _reset(using, state, channel, "expired")
-        return Page(channel=channel, position=str(Position(state.epoch, head)))
+        position = str(Position(state.epoch, head))
+        return Page(channel=channel, position=position, is_behind=latest > until)
     if prev > since:
         return _reset(using, state, channel, "expired")
     if is_first and missed.values_list("seq")[OVERFLOW : OVERFLOW + 1]:
@@ -151,10 +188,18 @@ def _published(using: str, state: Sequence) -> int:
 
 def _head(using: str, channel: str, until: int) -> int:
     """The last event of a channel up to `until`; 0: there was none."""
+    latest = _latest(using, channel)
+    return latest if latest <= until else _last(using, channel, until)
+
+
+def _latest(using: str, channel: str) -> int:
+    """The last event of a channel, published or not; 0: there was none."""
     heads = Head.objects.using(using).filter(channel=channel)
-    head = heads.values_list("seq", flat=True).first() or 0
-    if head <= until:
-        return head
+    return heads.values_list("seq", flat=True).first() or 0
+
+
+def _last(using: str, channel: str, until: int) -> int:
+    """The last event of a channel up to `until`, where there are later ones."""
     log = LoggedEvent.objects.using(using).filter(channel=channel)
     last = log.filter(seq__lte=until).order_by("-seq").values_list("seq", flat=True)
     if (found := last.first()) is not None:

@@ -15,6 +15,7 @@ from django_grip import conf
 from django_grip.contrib.eventlog import closing, history
 from django_grip.contrib.realtime.answers import continuation
 from django_grip.contrib.realtime.channels import NAME_MAX
+from django_grip.contrib.realtime.grants import Grant
 from django_grip.headers import check_channel
 from django_grip.links import NEXT, PAGE
 
@@ -40,7 +41,8 @@ def next_events(request: HttpRequest) -> HttpResponse:
         return _refused()
     # It may have missed a close, or nobody remembers that it was opened.
     closing.opened(history.alias_of(channel), channel)
-    return continuation(request, history.read(channel, since, trusted=True))
+    page = history.read(channel, since, trusted=True)
+    return continuation(request, Grant(channel=channel), page)
 
 
 @login_not_required
@@ -48,7 +50,9 @@ def next_page(request: HttpRequest, token: str) -> HttpResponse:
     """Continue a stream whose last answer did not hold everything."""
     grip = request.grip  # type: ignore[attr-defined]
     page = history.read_page(token) if grip.proxied else None
-    return _refused() if page is None else continuation(request, page)
+    if page is None:
+        return _refused()
+    return continuation(request, Grant(channel=page.channel), page)
 
 
 def _refused() -> HttpResponse:

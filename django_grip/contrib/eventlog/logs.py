@@ -20,9 +20,17 @@ class Log:
         """See EventLog.write()."""
         outbox.write(using, tellings)
 
-    def read(self, channel: str, since: str | None) -> Page:
+    def read(self, channel: str, since: str | None, *, trusted: bool = False) -> Page:
         """See EventLog.read()."""
-        return history.read(channel, since)
+        return history.read(channel, since, trusted=trusted)
+
+    def position(self, channel: str) -> str:
+        """See EventLog.position()."""
+        return history.position(channel)
+
+    def newest(self, channel: str, since: str) -> Page:
+        """See EventLog.newest()."""
+        return history.newest(channel, since)
 
     def link_path(self) -> str | None:
         """See EventLog.link_path()."""
@@ -31,3 +39,11 @@ class Log:
     def opened(self, channel: str) -> None:
         """See EventLog.opened()."""
         closing.opened(history.alias_of(channel), channel)
+
+    def held(self, prefix: str) -> Sequence[str]:
+        """See EventLog.held()."""
+        return closing.held(history.alias_of(prefix), prefix)
+
+    def alias_of(self, channel: str) -> str:
+        """See EventLog.alias_of()."""
+        return history.alias_of(channel)

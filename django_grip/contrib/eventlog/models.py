@@ -55,8 +55,8 @@ class LoggedEvent(models.Model):
     """An event in its place in the order.
 
     `seq` grows without holes; `prev` is the seq of the event before it on its channel,
-    0 for the first. `op` is the event's, "close" for what ends streams; `text` is its
-    envelope.
+    0 for the first. `op` is the event's; `text` is its envelope. Without one it is what
+    ends streams, and `op` says why: "age", or else "close".
     """
 
     seq = models.BigIntegerField(primary_key=True)

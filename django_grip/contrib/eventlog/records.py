@@ -195,6 +195,7 @@ def _topic(topic: Topic) -> dict[str, Any]:
         events=topic.events,
         watches=topic.watches or None,
         watched_sets=_names(topic.watched_sets) or None,
+        refresh=topic.refresh or None,
     )
 
 
@@ -206,6 +207,7 @@ def _load_topic(body: Mapping[str, Any]) -> Topic:
         events=tuple(body["events"]),
         watches=body.get("watches", False),
         watched_sets=frozenset(body.get("watched_sets", ())),
+        refresh=body.get("refresh", False),
     )
 
 

@@ -31,8 +31,8 @@ from django_grip.contrib.eventlog.sequencing import (
     sequenced,
 )
 from django_grip.contrib.eventlog.statements import insert, moment, remove
-from django_grip.contrib.realtime.events import Event, Telling, coalesced
-from django_grip.contrib.realtime.tellings import events
+from django_grip.contrib.realtime.events import AGE, Event, Telling
+from django_grip.contrib.realtime.tellings import told
 
 logger = logging.getLogger("django_grip.eventlog")
 
@@ -111,7 +111,7 @@ def _sequence(using: str) -> list[LoggedEvent]:
             seq=place.seq,
             channel=place.event.channel,
             prev=place.prev,
-            op=place.event.op,
+            op=_op(place.event),
             origin=place.event.origin,
             text=_text(place),
             created_at=now,
@@ -122,6 +122,12 @@ def _sequence(using: str) -> list[LoggedEvent]:
         _keep(using, logged, heads)
     remove(connections[using], Outbox, departed)
     return logged
+
+
+def _op(event: Event) -> str:
+    """Of a close for its streams' age, that reason: it has no envelope to say it."""
+    is_of_age = event.is_close and event.values.get("reason") == AGE
+    return AGE if is_of_age else event.op
 
 
 def _text(place: Sequenced) -> str:
@@ -218,11 +224,7 @@ def _told(using: str, group: Sequence[Waiting]) -> list[Event]:
             tellings.append(telling)
     try:
         ts = _ts(group[-1].created_at)
-        return [
-            event
-            for telling in coalesced(tellings)
-            for event in _valid(events(telling, ts))
-        ]
+        return list(_valid(told(tellings, ts)))
     except Exception as exc:
         # A boundary: another program may have written the row.
         logger.exception("Changes of one transaction on %s are set aside.", using)

@@ -10,9 +10,8 @@ from django.db import transaction
 
 from django_grip import conf
 from django_grip.contrib.realtime import durable
-from django_grip.contrib.realtime.events import Telling, coalesced
-from django_grip.contrib.realtime.tellings import events, item
-from django_grip.items import Item
+from django_grip.contrib.realtime.events import Telling
+from django_grip.contrib.realtime.tellings import item, told
 from django_grip.publishers import get_publisher
 
 _diversions = 0
@@ -30,6 +29,15 @@ def deliver(using: str, tellings: Sequence[Telling]) -> None:
         _departure(using).add(tellings)
     else:
         log.write(using, tellings)
+
+
+def deliver_at_once(using: str, tellings: Sequence[Telling]) -> None:
+    """Have these leave when the transaction commits, past the event log.
+
+    They have no place in the order, and nobody who misses them is told later.
+    """
+    if tellings:
+        _departure(using).add(tellings)
 
 
 @contextmanager
@@ -85,9 +93,7 @@ class Departure:
         """Publish what survived, one notice for each row."""
         survived, self._survived = self._survived, []
         prefix, ts = conf.prefix(), now()
-        items: list[Item] = []
-        for telling in coalesced(survived):
-            items += (item(event, prefix) for event in events(telling, ts))
+        items = [item(event, prefix) for event in told(survived, ts)]
         if items:
             get_publisher().enqueue(items)
 

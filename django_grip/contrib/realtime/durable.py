@@ -32,7 +32,8 @@ class Page:
     `position` is where the client stands after `events`. `reset` is the reason why
     history cannot answer (`expired`, `epoch`, `overflow`, `future`, `bad-id`): then
     `events` is empty, and the client fetches what it shows. With `next_path` there is
-    more, under that path.
+    more, under that path. A page without events `is_behind` if some are just being
+    published: the proxy may have had them, and nobody knows yet.
     """
 
     channel: str
@@ -40,6 +41,7 @@ class Page:
     events: Sequence[Kept] = ()
     reset: str | None = None
     next_path: str | None = None
+    is_behind: bool = False
 
 
 class EventLog(Protocol):
@@ -51,10 +53,24 @@ class EventLog(Protocol):
         Raises DatabaseError if they cannot be kept: then nothing may be committed.
         """
 
-    def read(self, channel: str, since: str | None) -> Page:
+    def read(self, channel: str, since: str | None, *, trusted: bool = False) -> Page:
         """What came on a channel after the position `since`; None: from now on.
 
-        Whatever `since` is, there is an answer.
+        Whatever `since` is, there is an answer. It is `trusted` where a proxy says it
+        in a request that is verified.
+        """
+
+    def position(self, channel: str) -> str:
+        """Where a channel stands now, and every other one of the same database.
+
+        A client that has read its rows since misses nothing by streaming from here.
+        """
+
+    def newest(self, channel: str, since: str) -> Page:
+        """Like read(), but the last event alone, if it came after `since`.
+
+        Whoever follows the rule for clients sees by its `prev` whether it has missed
+        others. `since` is a position that was given out.
         """
 
     def link_path(self) -> str | None:
@@ -65,6 +81,12 @@ class EventLog(Protocol):
 
     def opened(self, channel: str) -> None:
         """A stream of a channel was opened, and has to end by STREAM_MAX_AGE."""
+
+    def held(self, prefix: str) -> Sequence[str]:
+        """The channels with streams whose names begin so: a label, and what follows."""
+
+    def alias_of(self, channel: str) -> str:
+        """The database whose log has a channel, by its name."""
 
 
 log: EventLog | None = None

@@ -58,7 +58,8 @@ class Topic:
     `label` is the model's; `on` the alias written on, None if it is the model's own;
     `audiences` are the stream's, `(None,)` without named ones; `events` the ops it
     tells. `watches` is whether it has `watch`, and `watched_sets` are the names of the
-    many-to-many fields among these.
+    many-to-many fields among these. With `refresh` clients are told as well that there
+    is something new, and no more: see refreshing().
     """
 
     label: str
@@ -67,6 +68,7 @@ class Topic:
     events: tuple[str, ...]
     watches: bool = False
     watched_sets: frozenset[str] = frozenset()
+    refresh: bool = False
 
     def is_seen(self, before: State, after: State, named: Iterable[str] | None) -> bool:
         """Whether an update changed something that is watched, or moved the row.
@@ -122,7 +124,8 @@ class Event:
     """What one channel is told. `channel` is without GRIP_PREFIX.
 
     See envelope() for `id`, `label`, `ts`, `data` and `values`. The op "close" is no
-    event: it ends the streams of the channel, so that their clients are asked again.
+    event: it ends the streams of the channel, so that their clients are asked again;
+    `values` may say a `reason`.
     """
 
     channel: str
@@ -156,8 +159,22 @@ class Event:
 
 CLOSE = "close"
 
+REFRESH = "refresh"
+"""The op that says that there is something new, and the audience that is told so."""
+
+AGE = "age"
+"""The reason of a close (`values`) that is only of HTTP: see tellings.close_item()."""
+
 Telling: TypeAlias = Notice | BulkNotice | Event
 """What a transaction has to say."""
+
+
+def refreshing(telling: Notice | BulkNotice) -> Notice | BulkNotice:
+    """The same for the audience of refreshes, which gets no payload."""
+    topic = replace(telling.topic, audiences=(REFRESH,))
+    if isinstance(telling, BulkNotice):
+        return replace(telling, topic=topic)
+    return replace(telling, topic=topic, payloads={REFRESH: None})
 
 
 @dataclass(frozen=True)

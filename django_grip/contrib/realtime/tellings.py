@@ -6,24 +6,28 @@ each audience.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
 from django_grip.contrib.realtime import sse
 from django_grip.contrib.realtime.channels import channel_name
 from django_grip.contrib.realtime.events import (
+    AGE,
     CLOSE,
+    REFRESH,
     BulkNotice,
     Event,
     Notice,
     Step,
     Telling,
     Topic,
+    coalesced,
     json_pk,
+    refreshing,
     steps,
 )
-from django_grip.items import Item
+from django_grip.items import Item, response
 
 BULK_PKS = 1_000
 """Pks a bulk event names; with more it only counts."""
@@ -31,21 +35,53 @@ BULK_PKS = 1_000
 BULK_OBJECTS = 10_000
 """Rows of one operation whose own channels are told one by one."""
 
+ASK_AGAIN = 4001
+"""The code with which a WebSocket is closed: its client opens another, and asks for
+each of its streams again. Of the codes that are free to use, see RFC 6455, 7.4.2.
+"""
+
+
+def told(tellings: Iterable[Telling], ts: str) -> Iterator[Event]:
+    """The events of what one transaction has to say. `ts`: see envelope().
+
+    A channel of refreshes is told once, however much there is.
+    """
+    refreshed: set[str] = set()
+    for telling in coalesced(tellings):
+        for event in events(telling, ts):
+            if event.op == REFRESH and not isinstance(telling, Event):
+                if event.channel in refreshed:
+                    continue
+                refreshed.add(event.channel)
+            yield event
+
 
 def events(telling: Telling, ts: str) -> Iterator[Event]:
     """The events of one telling, with ids of their own. `ts`: see envelope()."""
     if isinstance(telling, Event):
         yield telling
-    elif isinstance(telling, BulkNotice):
-        yield from _of_bulk(telling, ts)
-    else:
-        yield from _of_notice(telling, ts)
+        return
+    yield from _events(telling, ts)
+    if telling.topic.refresh:
+        for event in _events(refreshing(telling), ts):
+            yield event if event.is_close else refresh(event.channel, ts)
+
+
+def refresh(channel: str, ts: str) -> Event:
+    """Says that there is something new on a channel, and no more."""
+    return Event(channel=channel, op=REFRESH, id=uuid4().hex, ts=ts)
+
+
+def _events(telling: Notice | BulkNotice, ts: str) -> Iterator[Event]:
+    if isinstance(telling, BulkNotice):
+        return _of_bulk(telling, ts)
+    return _of_notice(telling, ts)
 
 
 def item(event: Event, prefix: str) -> Item:
     """The item of an event that has no place in an order. `prefix` is GRIP_PREFIX."""
     if event.is_close:
-        return close_item(prefix + event.channel)
+        return close_item(prefix + event.channel, event.values.get("reason"))
     return event_item(
         prefix + event.channel, event.op, event.envelope(), event.id, event.origin
     )
@@ -79,17 +115,25 @@ def event_item(
 
 
 def close_item(
-    channel: str, *, id: str | None = None, prev_id: str | None = None
+    channel: str,
+    reason: str | None = None,
+    *,
+    id: str | None = None,
+    prev_id: str | None = None,
 ) -> Item:
     """Ends the streams of a channel, named with GRIP_PREFIX: their clients come back,
     and are asked again.
+
+    For the reason AGE WebSockets stay: they are asked again while they are open.
     """
-    return Item(
-        channel=channel,
-        formats={"http-stream": {"action": "close"}},
-        id=id,
-        prev_id=prev_id,
-    )
+    position = None if prev_id is None else id
+    formats = {
+        "http-stream": {"action": "close"},
+        "http-response": response("[]", position),
+    }
+    if reason != AGE:
+        formats["ws-message"] = {"action": "close", "code": ASK_AGAIN}
+    return Item(channel=channel, formats=formats, id=id, prev_id=prev_id)
 
 
 def _of_notice(notice: Notice, ts: str) -> Iterator[Event]:

@@ -7,9 +7,12 @@ from typing import TypeAlias
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from rest_framework.exceptions import ParseError
 
 from django_grip.contrib.realtime.answers import opening
 from django_grip.contrib.realtime.grants import Grant
+from django_grip.contrib.realtime.longpolls import WAIT_MAX, polled
+from django_grip.contrib.rest_framework.sockets import single
 
 Transport: TypeAlias = Callable[[HttpRequest, Grant], HttpResponseBase]
 """What answers a request whose view granted a stream.
@@ -18,7 +21,7 @@ Whoever asks a view on somebody's behalf (a socket that multiplexes, a private l
 puts its own on the request, as `stream_transport`.
 """
 
-PARAMETERS = frozenset({"since", "snapshot", "ticket", "wait"})
+PARAMETERS = frozenset({"client", "since", "snapshot", "ticket", "wait"})
 """Query parameters of a stream's URL. Others are refused: a stream is not filtered."""
 
 
@@ -36,9 +39,26 @@ def since(request: HttpRequest) -> str | None:
 
 
 def _chosen(request: HttpRequest) -> Transport:
-    return server_sent_events
+    if getattr(request, "wscontext", None) is not None:
+        return single
+    return long_poll if "wait" in request.GET else server_sent_events
 
 
 def server_sent_events(request: HttpRequest, grant: Grant) -> HttpResponseBase:
     """The stream as server-sent events."""
     return opening(request, grant, since(request))
+
+
+def long_poll(request: HttpRequest, grant: Grant) -> HttpResponseBase:
+    """The stream as one JSON answer at a time.
+
+    Raises ParseError for a `wait` that is no number of seconds.
+    """
+    wait = request.GET["wait"]
+    if not (wait.isascii() and wait.isdigit() and len(wait) < 9):
+        wait = repr(wait[:20])
+    elif int(wait) <= WAIT_MAX:
+        return polled(request, grant, since(request), int(wait))
+    raise ParseError(
+        f"wait is a whole number of seconds from 0 to {WAIT_MAX}; got {wait}."
+    )

@@ -1,5 +1,6 @@
 """Closing: streams end in time, in the order of events, and never by accident."""
 
+import json
 import threading
 from datetime import timedelta
 
@@ -111,7 +112,27 @@ def test_what_is_due_is_closed_behind_all_that_was_told_before(
     assert (close.id, close.prev_id) == (at(3), at(1))
     assert "content" not in close.formats["http-stream"]
     row = LoggedEvent.objects.get(seq=3)
-    assert (row.op, row.prev, row.text) == ("close", 1, "")
+    assert (row.op, row.prev, row.text) == ("age", 1, "")
+
+
+def test_for_their_age_http_streams_end_and_websockets_stay(through_proxy, published):
+    """WebSockets are asked again at each of their keep-alives."""
+    through_proxy.get("/tags/stream/")
+    due()
+    closing.close_due("default")
+    closing.close("default", ["shop.tag"])
+    relay()
+    aged, closed = published
+    answers = [item.formats.pop("http-response")["body"] for item in published]
+    assert [json.loads(text) for text in answers] == [
+        {"events": [], "position": at(1)},
+        {"events": [], "position": at(2)},
+    ]
+    assert aged.formats == {"http-stream": {"action": "close"}}
+    assert closed.formats == {
+        "http-stream": {"action": "close"},
+        "ws-message": {"action": "close", "code": 4001},
+    }
 
 
 def test_what_comes_after_a_close_follows_it(through_proxy, published):
@@ -290,7 +311,7 @@ def test_two_requests_that_find_a_channel_due_close_it_once():
         thread.join(20)
     assert errors == []
     sequences.sequence("default")
-    assert LoggedEvent.objects.filter(op="close").count() == 1
+    assert LoggedEvent.objects.filter(op="age").count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

@@ -17,6 +17,7 @@ from tests.contrib.eventlog.history_fixtures import (
     frames,
     instruction,
     nothing_published,  # noqa: F401
+    published_until,
     relay,
 )
 from tests.contrib.eventlog.test_positions import HOSTILE
@@ -53,6 +54,16 @@ def test_a_stream_that_missed_nothing_is_held_again_without_a_word(through_proxy
     assert response.content == b""
     held = instruction(response)
     assert (held.hold, held.prev_id, held.link) == ("stream", at(4), "/grip/next/")
+
+
+def test_a_stream_is_asked_for_soon_where_its_event_is_just_being_published(
+    through_proxy, room
+):
+    """The proxy may have passed it by, before anybody notes that it has it."""
+    published_until(4)
+    response = through_proxy.get("/grip/next/", **last(("room", at(3))))
+    held = instruction(response)
+    assert (response.content, held.prev_id, held.timeout) == (b"", at(3), 2)
 
 
 def test_a_stream_that_history_cannot_heal_is_told_so(through_proxy, room):
