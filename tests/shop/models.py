@@ -1,5 +1,6 @@
 import uuid
 
+from django.conf import settings
 from django.db import models
 from django.db.models.signals import post_save
 from django.dispatch import receiver
@@ -60,6 +61,33 @@ class Item(models.Model):
 
     name = models.CharField(max_length=50)
     reserve = models.IntegerField(default=0)
+
+
+class Tenant(models.Model):
+    """Registered nowhere."""
+
+    name = models.CharField(max_length=50)
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="tenants")
+
+
+@realtime(
+    serializer_class="tests.shop.serializers.ProjectSerializer",
+    scopes={
+        "tenant": "tenant_id",
+        "region": "region",
+        "public": lambda project: project.is_public,
+    },
+    refresh=True,
+)
+class Project(models.Model):
+    """A tenant's."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True)
+    name = models.CharField(max_length=50)
+    region = models.CharField(max_length=20, default="north")
+    is_public = models.BooleanField(default=False)
+
+    objects = RealtimeManager()
 
 
 @realtime

@@ -1,6 +1,6 @@
 from rest_framework import serializers
 
-from tests.shop.models import Item, Line, Order, Parcel, Tag
+from tests.shop.models import Item, Line, Order, Parcel, Project, Tag
 
 
 class OrderSerializer(serializers.ModelSerializer):
@@ -39,6 +39,12 @@ class TagSerializer(serializers.ModelSerializer):
     class Meta:
         model = Tag
         fields = ("id", "name")
+
+
+class ProjectSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Project
+        fields = ("id", "tenant", "name")
 
 
 class ItemSerializer(serializers.ModelSerializer):

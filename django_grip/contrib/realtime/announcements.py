@@ -11,8 +11,9 @@ from django.db import DEFAULT_DB_ALIAS, models, router, transaction
 
 from django_grip.contrib.realtime import delivery, states
 from django_grip.contrib.realtime.contexts import current_origin
-from django_grip.contrib.realtime.events import Event, Op
+from django_grip.contrib.realtime.events import REFRESH, Event, Op
 from django_grip.contrib.realtime.streams import ModelStream, json_text, registry
+from django_grip.contrib.realtime.tellings import refresh
 from django_grip.contrib.realtime.writes import announce
 from django_grip.headers import check_channel
 
@@ -32,9 +33,10 @@ def channel_for(
     stream does not have, or where it has audiences and none is named.
     """
     is_object = isinstance(target, models.Model)
-    stream = _stream_of(target)
-    if audience not in stream.serializers:
-        names = ", ".join(str(name) for name in stream.serializers if name is not None)
+    stream = stream_of(target)
+    if audience not in stream.told_audiences:
+        named = stream.told_audiences
+        names = ", ".join(str(name) for name in named if name is not None)
         raise ValueError(
             f"The stream of {stream.label} has "
             f"{f'the audiences {names}' if names else 'no audiences'}; "
@@ -65,7 +67,7 @@ def publish_changes(queryset: models.QuerySet[Any], op: Op = "update") -> int:
     For "delete" call it before the rows go. Returns how many rows. Raises
     ImproperlyConfigured for a model that is not registered.
     """
-    stream = _stream_of(queryset.model)
+    stream = stream_of(queryset.model)
     using = queryset._db or router.db_for_write(queryset.model)  # type: ignore[attr-defined]
     with transaction.atomic(using=using):
         found = queryset.order_by().using(using).values_list("pk", flat=True)
@@ -88,11 +90,12 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
     """
     text = None if data is None else json_text(data)
     using, label, pk = None, None, None
+    refreshed: list[str] = []
     if isinstance(target, str):
         check_channel(target)
         channels = [target]
     else:
-        stream = _stream_of(target)
+        stream = stream_of(target)
         label = stream.label
         using = router.db_for_write(stream.model)
         where: list[dict[str, Any]] = [{}]
@@ -106,6 +109,11 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
             for audience in stream.serializers
             for which in where
         ]
+        if stream.refresh:
+            refreshed = [
+                stream.channel(audience=REFRESH, using=using, **which)
+                for which in where
+            ]
     id, ts = uuid4().hex, delivery.now()
     delivery.deliver(
         using or DEFAULT_DB_ALIAS,
@@ -121,7 +129,8 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
                 values={"pk": pk},
             )
             for channel in channels
-        ],
+        ]
+        + [refresh(channel, ts) for channel in refreshed],
     )
 
 
@@ -130,7 +139,11 @@ async def apublish_event(target: Target, op: str, data: Any = None) -> None:
     await sync_to_async(publish_event)(target, op, data)
 
 
-def _stream_of(target: Target) -> ModelStream:
+def stream_of(target: Target) -> ModelStream:
+    """The stream of a row or a model.
+
+    Raises ImproperlyConfigured for a model that is not registered.
+    """
     model = type(target) if isinstance(target, models.Model) else target
     stream = registry.get(model)  # type: ignore[arg-type]
     if stream is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -12,6 +13,7 @@ from gripcontrol import Channel
 
 from django_grip import set_hold_stream
 from django_grip.contrib.realtime import conf, durable, sse
+from django_grip.contrib.realtime.channels import user_channel
 from django_grip.contrib.realtime.durable import Page
 from django_grip.contrib.realtime.grants import Grant
 
@@ -23,6 +25,10 @@ between this answer and the hold may have gone past it, and of several such hold
 proxy notices only the first.
 """
 
+NEXT_PAGE = 1
+"""Seconds after which a private stream is asked for that has missed more than an answer
+holds. Its path has no position in it, and a proxy that is given one would have to hold.
+"""
 
 SNAPSHOT_BYTES = 16_000
 """Bytes of rows in one `snapshot`, roughly: WebSocket messages have a limit."""
@@ -43,14 +49,14 @@ def opening(request: HttpRequest, grant: Grant, since: str | None) -> HttpRespon
         frames += (sse.frame("snapshot", text) for text in snapshots(grant))
         response = HttpResponse(frames, content_type=CONTENT_TYPE)
         if request.method != "HEAD":
-            _hold(request, channel)
+            _hold(request, grant, channel)
         return response
-    page = log.read(channel, since)
+    page = _answerable(grant, log.read(channel, since))
     ready = _ready(
         id=page.position if since is None else None,
         channel=channel,
         position=page.position,
-        gapless=log.link_path() is not None,
+        gapless=_link_path(grant) is not None,
     )
     frames = [retry, ready, *_frames(page)]
     if since is None or page.reset is not None:
@@ -58,7 +64,7 @@ def opening(request: HttpRequest, grant: Grant, since: str | None) -> HttpRespon
     response = HttpResponse(frames, content_type=CONTENT_TYPE)
     if request.method != "HEAD":
         log.opened(channel)
-        _continue(request, page, FIRST_LINK)
+        _continue(request, grant, page, FIRST_LINK)
     return response
 
 
@@ -82,10 +88,10 @@ def _snapshot(channel: str, rows: list[str], *, done: bool) -> str:
     return f'{head[:-1]},"rows":[{",".join(rows)}]}}'
 
 
-def continuation(request: HttpRequest, page: Page) -> HttpResponse:
+def continuation(request: HttpRequest, grant: Grant, page: Page) -> HttpResponse:
     """What a stream has missed, and how it goes on: all of its instruction again."""
     response = HttpResponse("".join(_frames(page)), content_type=CONTENT_TYPE)
-    _continue(request, page, conf.link_timeout())
+    _continue(request, grant, page, conf.link_timeout())
     return response
 
 
@@ -107,22 +113,48 @@ def _frames(page: Page) -> Iterator[str]:
             yield sse.mark(event.position)
 
 
-def _continue(request: HttpRequest, page: Page, timeout: int) -> None:
+def _link_path(grant: Grant) -> str | None:
+    """The path at which the proxy asks for more of a stream; None: it does not ask."""
+    path = None if durable.log is None else durable.log.link_path()
+    return path if path is None or grant.link == "shared" else grant.link_path
+
+
+def _answerable(grant: Grant, page: Page) -> Page:
+    """A page that the stream can go on from.
+
+    What does not fit one answer is asked for at a link: by all streams at pages of
+    their own, by a private one at its own path. One that has no path fetches anew.
+    """
+    if page.next_path is None or grant.link == "shared" or _link_path(grant):
+        return page
     log = durable.log
-    link = log.link_path() if log is not None else None
-    if page.next_path is not None:
+    position = page.position if log is None else log.read(page.channel, None).position
+    return replace(page, position=position, events=(), reset="overflow", next_path=None)
+
+
+def _continue(request: HttpRequest, grant: Grant, page: Page, timeout: int) -> None:
+    if page.next_path is not None and grant.link == "shared":
         request.grip.start_instruct().set_next_link(page.next_path)  # type: ignore[attr-defined]
-    elif link is None:
-        _hold(request, page.channel)
-    else:
-        _hold(request, Channel(page.channel, page.position))
-        request.grip.instruct.set_next_link(link, timeout=timeout)  # type: ignore[attr-defined]
+        return
+    path = _link_path(grant)
+    if path is None:
+        _hold(request, grant, page.channel)
+        return
+    _hold(request, grant, Channel(page.channel, page.position))
+    if page.next_path is not None:
+        timeout = NEXT_PAGE
+    elif page.is_behind:
+        timeout = min(timeout, FIRST_LINK)
+    request.grip.instruct.set_next_link(path, timeout=timeout)  # type: ignore[attr-defined]
 
 
-def _hold(request: HttpRequest, channel: str | Channel) -> None:
+def _hold(request: HttpRequest, grant: Grant, channel: str | Channel) -> None:
+    channels = [channel]
+    if grant.link == "private":
+        channels.append(user_channel(grant.user))
     set_hold_stream(
         request,
-        channel,
+        channels,
         keep_alive_data=sse.KEEP_ALIVE,
         keep_alive_timeout=conf.keep_alive(),
     )

@@ -20,7 +20,7 @@ from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from django_grip.contrib.realtime.channels import RESERVED, channel_name
-from django_grip.contrib.realtime.events import Change, Op, Place, Topic
+from django_grip.contrib.realtime.events import REFRESH, Change, Op, Place, Topic
 
 M = TypeVar("M", bound=type[models.Model])
 S = TypeVar("S", bound="type[ModelStream]")
@@ -45,7 +45,9 @@ class ModelStream:
 
     `watch` names fields: an update that changes none of them is not told. `touch` names
     foreign keys: their rows are told as updated when this one changes. An operation on
-    more than `bulk_limit` rows is told as one `bulk` event.
+    more than `bulk_limit` rows is told as one `bulk` event. With `refresh` there are
+    channels too that say that something is new, and no more, for views with
+    `stream_mode = "refresh"`.
     """
 
     fields: ClassVar[Sequence[str] | None] = None
@@ -56,6 +58,7 @@ class ModelStream:
     watch: ClassVar[Sequence[str] | None] = None
     touch: ClassVar[Sequence[str]] = ()
     bulk_limit: ClassVar[int] = 100
+    refresh: ClassVar[bool] = False
 
     def __init__(self, model: type[models.Model]) -> None:
         self.model = model
@@ -76,6 +79,11 @@ class ModelStream:
         if self.serializer_class is not None:
             return {None: self._load(self.serializer_class, "serializer_class")}
         return {None: None}
+
+    @property
+    def told_audiences(self) -> tuple[str | None, ...]:
+        """The audiences that have channels: of `serializers`, and that of refreshes."""
+        return (*self.serializers, REFRESH) if self.refresh else (*self.serializers,)
 
     def _load(self, given: str | Serializer, option: str) -> Serializer:
         if not isinstance(given, str):
@@ -145,6 +153,7 @@ class ModelStream:
             events=tuple(self.events),
             watches=self.watch is not None,
             watched_sets=frozenset(self.watch or ()) - set(self.watched_columns),
+            refresh=self.refresh,
         )
 
     def _suffix(self, using: str) -> str | None:
@@ -228,7 +237,7 @@ class ModelStream:
 
 _OPTIONS = (
     *("fields", "serializer_class", "audiences"),
-    *("events", "scopes", "watch", "touch", "bulk_limit"),
+    *("events", "scopes", "watch", "touch", "bulk_limit", "refresh"),
 )
 
 
@@ -243,6 +252,15 @@ def _check_options(stream: ModelStream) -> None:
         raise ImproperlyConfigured(f"{where} has {' and '.join(payloads)}: choose one.")
     if stream.audiences is not None and not stream.audiences:
         raise ImproperlyConfigured(f"audiences of {where} is empty.")
+    if REFRESH in (stream.audiences or ()):
+        raise ImproperlyConfigured(
+            f"audiences of {where} has {REFRESH!r}, the audience of events without "
+            "content: set refresh = True for these, or choose another name."
+        )
+    if not isinstance(stream.refresh, bool):
+        raise ImproperlyConfigured(
+            f"refresh of {where} is True or False; got {stream.refresh!r}."
+        )
     if unknown := set(stream.events) - {"create", "update", "delete"}:
         raise ImproperlyConfigured(
             f"events of {where} has {sorted(unknown)}; known are create, update and "

@@ -217,7 +217,7 @@ def _channels(target: Target) -> list[str]:
             )
     return [
         stream.channel(pk, audience=audience, using=using)
-        for audience in stream.serializers
+        for audience in stream.told_audiences
     ]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote, unquote
 
 from django.conf import settings
 from django.contrib.admindocs.views import simplify_regex
 from django.db import models, transaction
 from django.test import RequestFactory
-from django.urls import get_resolver
+from django.urls import Resolver404, ResolverMatch, get_resolver, resolve
 from rest_framework.test import force_authenticate
 
 from django_grip.contrib.realtime.management.answers import Answer
@@ -40,12 +41,15 @@ def answers(row: models.Model, user: Any) -> Iterator[Answer]:
         if action == "stream_object":
             kwargs[callback.cls.lookup_url_kwarg or lookup] = str(_along(row, lookup))
         for name, value in kwargs.items():
-            path = path.replace(f"<{name}>", value)
+            path = path.replace(f"<{name}>", quote(value))
         if unknown := [name for name in names if name not in kwargs]:
             reason = f"not asked: the row does not tell its {', '.join(unknown)}"
             yield Answer(url=path, reason=reason)
+        elif (match := _resolved(path)) is None or match.func is not callback:
+            reason = "404 another route" if match else "404 no route"
+            yield Answer(url=path, reason=f"{reason} answers for this value")
         else:
-            yield _ask(path, callback, kwargs, row, user)
+            yield _ask(path, match, row, user)
 
 
 def _may_stream(view: Any, row: models.Model) -> bool:
@@ -60,13 +64,19 @@ def _may_stream(view: Any, row: models.Model) -> bool:
     )
 
 
-def _ask(
-    path: str, callback: Any, kwargs: dict[str, str], row: models.Model, user: Any
-) -> Answer:
+def _resolved(path: str) -> ResolverMatch | None:
+    try:
+        return resolve(unquote(path))
+    except Resolver404:
+        return None
+
+
+def _ask(path: str, match: ResolverMatch, row: models.Model, user: Any) -> Answer:
     request = _request(path, user)
+    request.resolver_match = match
     try:
         with transaction.atomic(using=row._state.db):
-            response = callback(request, **kwargs)
+            response = match.func(request, *match.args, **match.kwargs)
             transaction.set_rollback(True, using=row._state.db)
     except Exception as exc:
         # A boundary: the view is the user's, and what it raises is the answer.
@@ -74,6 +84,8 @@ def _ask(
     instruct = request.grip.instruct
     if instruct is not None:
         return Answer(url=path, channel=instruct.channels[0].name)
+    if refused := getattr(request, "stream_refusal", None):
+        return Answer(url=path, reason=f"{response.status_code} {refused}")
     data = getattr(response, "data", None)
     detail = data.get("detail", data) if isinstance(data, dict) else data
     return Answer(url=path, reason=f"{response.status_code} {detail}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.urls import URLPattern, URLResolver
 
 from django_grip.contrib.rest_framework.mixins import StreamModelMixin
+
+_PARAMETER = re.compile(r"<(?:[^<>:]+:)?(\w+)>")
 
 
 def stream_routes(
@@ -22,3 +25,8 @@ def stream_routes(
         view = getattr(pattern.callback, "cls", None)
         if isinstance(view, type) and issubclass(view, StreamModelMixin):
             yield route, pattern.callback
+
+
+def parameters(route: str) -> list[str]:
+    """The names of a route's parameters."""
+    return _PARAMETER.findall(route)

@@ -245,7 +245,7 @@ def test_explain_shows_a_move_and_who_may_stream_it(run, tenants, settings, publ
         "create, enter shop.shipment~tenant.2",
     ]
     streams = lines[lines.index("") + 1 :]
-    restricted = "The queryset of OpenShipmentViewSet is restricted. "
+    restricted = "The queryset of OpenShipmentViewSet is restricted, "
     refusals = {line.partition(" ")[0]: line for line in streams[6:]}
     assert streams[:6] == [
         "Streams that hold it, asked as tenant1 for the row as it is",

@@ -39,6 +39,8 @@ def _lines(stream: ModelStream) -> Iterator[tuple[str, str]]:
     for audience, serializer in stream.serializers.items():
         if audience is not None:
             yield "audience", f"{audience}: {_name(serializer)}"
+    if stream.refresh:
+        yield "refresh", "without content, for stream_mode = \"refresh\""
     yield "events", ", ".join(stream.events)
     for scope, source in stream.scopes.items():
         yield "scope", f"{scope}: {source if isinstance(source, str) else 'computed'}"
@@ -53,7 +55,7 @@ def _lines(stream: ModelStream) -> Iterator[tuple[str, str]]:
     manager = stream.model._default_manager.name
     yield "bulk writes", f"by {manager}: {seen}"
     yield "bulk_limit", f"{stream.bulk_limit} rows"
-    for audience in stream.serializers:
+    for audience in stream.told_audiences:
         for channel in _channels(stream, audience):
             yield "channel", channel
 
