@@ -89,9 +89,13 @@ class GripClient(Client):
         self, path: str, *events: tuple[str, str | bytes | None], **extra: Any
     ) -> Any:
         """Post WebSocket events, as the proxy does: `("OPEN", None)`, `("TEXT", "hi")`.
+        None at all is what the proxy asks after a silence.
 
         Decode the answer with `django_grip.websocket_events.decode(response.content)`.
         """
+        # Django's clients drop the type of an empty body.
+        if not events:
+            extra["CONTENT_TYPE"] = CONTENT_TYPE
         return self.generic("POST", path, *_body(events), **extra)
 
 
@@ -109,6 +113,8 @@ class AsyncGripClient(AsyncClient):
         self, path: str, *events: tuple[str, str | bytes | None], **extra: Any
     ) -> Any:
         """See GripClient.websocket()."""
+        if not events:
+            extra["content-type"] = CONTENT_TYPE
         return await self.generic("POST", path, *_body(events), **extra)
 
 

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.core.exceptions import ImproperlyConfigured
 
 from django_grip.test import AsyncGripClient, GripClient, assert_held, grip_sig
+from django_grip.websocket_events import CONTENT_TYPE
 
 
 def test_requests_of_the_clients_come_through_the_proxy(settings):
@@ -20,6 +21,14 @@ def test_a_header_of_the_call_wins():
     headers = {"grip-sig": "forged"}
     assert "Grip-Hold" not in client.get("/hold/", headers=headers)
     assert "Grip-Hold" not in async_to_sync(aclient.get)("/hold/", headers=headers)
+
+
+def test_a_websocket_without_events_is_what_the_proxy_asks_after_silence(settings):
+    settings.ROOT_URLCONF = "tests.websocket_urls"
+    response = GripClient().websocket("/echo/")
+    assert (response.status_code, response["Content-Type"]) == (200, CONTENT_TYPE)
+    response = async_to_sync(AsyncGripClient().websocket)("/aecho/")
+    assert (response.status_code, response["Content-Type"]) == (200, CONTENT_TYPE)
 
 
 def test_without_a_key_the_signature_is_any(settings):
