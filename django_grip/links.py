@@ -6,15 +6,16 @@ from django.http import HttpRequest
 
 NEXT = "grip/next/"
 PAGE = "grip/page/"
+PRIVATE = "grip/private/"
 """What these paths begin with, behind the script's name."""
 
-_PATHS = (f"/{NEXT}", f"/{PAGE}")
-
-urlconf: str | None = None
-"""The URLconf of these paths, set by the app that has some."""
+urlconfs: dict[str, str] = {}
+"""The URLconf of each of these paths, set by the app that answers it."""
 
 
 def route(request: HttpRequest) -> None:
-    """Have a request that is verified resolved by `urlconf`, if it asks for a link."""
-    if urlconf is not None and request.META.get("PATH_INFO", "").startswith(_PATHS):
-        request.urlconf = urlconf
+    """Have a request that is verified resolved by ours, if it asks for a link."""
+    path = request.META.get("PATH_INFO", "")
+    for link, urlconf in urlconfs.items():
+        if path.startswith(f"/{link}"):
+            request.urlconf = urlconf

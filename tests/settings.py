@@ -5,7 +5,7 @@ import tempfile
 
 from tests.databases import settings_from
 
-SECRET_KEY = "insecure-key-of-the-tests"
+SECRET_KEY = "insecure-key-of-the-tests-of-32-bytes-or-more"
 USE_TZ = True
 ROOT_URLCONF = "tests.urls"
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     )
     from django_grip.contrib.realtime.contexts import actor, suppress
     from django_grip.contrib.realtime.managers import RealtimeManager, RealtimeQuerySet
+    from django_grip.contrib.realtime.revocations import (
+        areset,
+        arevoke,
+        reset,
+        revoke,
+    )
     from django_grip.contrib.realtime.streams import (
         ModelStream,
         RealtimeModel,
@@ -32,11 +38,15 @@ __all__ = [
     "RealtimeQuerySet",
     "actor",
     "apublish_event",
+    "areset",
+    "arevoke",
     "channel_for",
     "publish_changes",
     "publish_event",
     "realtime",
     "register",
+    "reset",
+    "revoke",
     "suppress",
 ]
 
@@ -49,6 +59,7 @@ _MODULES = {
     },
     "contexts": {"actor", "suppress"},
     "managers": {"RealtimeManager", "RealtimeQuerySet"},
+    "revocations": {"areset", "arevoke", "reset", "revoke"},
     "streams": {"ModelStream", "RealtimeModel", "realtime", "register"},
 }
 

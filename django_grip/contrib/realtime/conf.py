@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,8 +17,13 @@ _DEFAULTS: dict[str, Any] = {
     "MAX_PAYLOAD": 64 * 1024,
     "RELAY": "inline",
     "RETRY": (1, 5),
+    "REVOKE_ON": ("logout", "password", "inactive", "deleted", "groups", "permissions"),
     "STREAM_MAX_AGE": 3600,
+    "TICKET_TTL": 60,
 }
+
+TICKET_TTL_MAX = 60
+"""Tickets stand in URLs, and URLs in logs."""
 
 
 def keep_alive() -> int:
@@ -66,16 +72,49 @@ def stream_max_age() -> float:
     return float(_get("STREAM_MAX_AGE"))
 
 
+def revoke_on() -> tuple[str, ...]:
+    """REVOKE_ON: what happens to a user that ends the user's streams by itself."""
+    return tuple(_get("REVOKE_ON"))
+
+
+def ticket_ttl() -> int:
+    """TICKET_TTL: seconds within which a stream can be opened with a ticket."""
+    return int(_get("TICKET_TTL"))
+
+
 def check() -> None:
-    """Raise ImproperlyConfigured for a key that does not exist, naming the nearest."""
+    """Raise ImproperlyConfigured for a key that does not exist, naming the nearest,
+    and for values that cannot be meant.
+    """
     given = getattr(settings, "GRIP_REALTIME", {})
     for key in given:
         if key not in _DEFAULTS:
-            near = get_close_matches(str(key), _DEFAULTS, n=1)
-            cure = (
-                f"Did you mean {near[0]!r}?" if near else f"Known: {list(_DEFAULTS)}."
+            raise ImproperlyConfigured(
+                f"GRIP_REALTIME has no key {key!r}. {_cure(key, _DEFAULTS)}"
             )
-            raise ImproperlyConfigured(f"GRIP_REALTIME has no key {key!r}. {cure}")
+    causes = _get("REVOKE_ON")
+    if isinstance(causes, str):
+        raise ImproperlyConfigured(
+            f"REVOKE_ON of GRIP_REALTIME is a tuple; got the str {causes!r}."
+        )
+    for cause in causes:
+        if cause not in _DEFAULTS["REVOKE_ON"]:
+            raise ImproperlyConfigured(
+                f"REVOKE_ON of GRIP_REALTIME knows no {cause!r}. "
+                f"{_cure(cause, _DEFAULTS['REVOKE_ON'])}"
+            )
+    ttl = _get("TICKET_TTL")
+    if not isinstance(ttl, (int, float)) or not 1 <= ttl <= TICKET_TTL_MAX:
+        raise ImproperlyConfigured(
+            f"TICKET_TTL of GRIP_REALTIME is 1 to {TICKET_TTL_MAX} seconds; got "
+            f"{ttl!r}. A ticket stands in a URL, and has to open a stream only."
+        )
+
+
+def _cure(given: object, known: Iterable[str]) -> str:
+    names = list(known)
+    near = get_close_matches(str(given), names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {names}."
 
 
 def _get(key: str) -> Any:

@@ -30,8 +30,8 @@ def suppress(*model_classes: type[models.Model]) -> Iterator[None]:
 
 
 @contextmanager
-def actor(origin: str) -> Iterator[None]:
-    """Mark what is announced inside the block with where it comes from.
+def actor(origin: str | None) -> Iterator[None]:
+    """Mark what is announced inside the block with where it comes from; None: do not.
 
     Events carry it as `origin`, and items as meta `sender`, so that a client knows its
     own changes again, and a hold with `skip-self` is spared them.
