@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver nginx-light \
-	postgresql mariadb-server libmariadb-dev pkg-config gcc
+	postgresql mariadb-server libmariadb-dev pkg-config gcc nodejs
 
 .PHONY: help demo test test-postgresql test-mariadb matrix lint format system clean
 
@@ -12,7 +12,7 @@ help:
 	@echo "make matrix   the suite on every supported Python and Django (tox)"
 	@echo "make lint     ruff, mypy --strict, import directions"
 	@echo "make format   ruff format and its safe fixes"
-	@echo "make system   Pushpin, Chromium, nginx, PostgreSQL, MariaDB from Debian's packages"
+	@echo "make system   Pushpin, Chromium, nginx, PostgreSQL, MariaDB, Node from Debian's packages"
 
 # Made again whenever the metadata changes; else a second run starts at once.
 .venv/installed: pyproject.toml

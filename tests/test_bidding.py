@@ -72,8 +72,13 @@ def test_a_bid_is_one_event_that_holds_it(lot, published):
     published.clear()
     place_bid(lot.pk, "paddle-1", Decimal(120))
     assert [item.channel for item in published] == [
-        "auction.lot",
-        f"auction.lot.{lot.pk}",
+        "auction.bid",
+        f"auction.bid.{lot.bids.get().pk}",
+        *(
+            f"auction.lot{which}~as.{audience}"
+            for audience in ("public", "staff")
+            for which in ("", f".{lot.pk}", f"~category.{lot.category}")
+        ),
     ]
-    content = published[0].formats["http-stream"]["content"]
+    content = published[2].formats["http-stream"]["content"]
     assert '"recent_bids":[{"bidder":"paddle-1","amount":"120.00"' in content

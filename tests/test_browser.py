@@ -180,13 +180,12 @@ def test_a_restart_of_django_is_not_even_seen(site, driver, windows):
 def test_a_stream_refused_while_django_is_away_comes_back_with_the_right_price(
     site, driver, windows
 ):
-    """A 502 ends an EventSource for good; the page has to make a new one."""
     lot = lots(site)[5]
     open_page(driver, site.url + "/", WATCH)
     driver.execute_script("window.mark = 'not reloaded'")
     site.stop_django()
     site.stop_proxy()
-    until(driver, lambda driver: state(driver) == "lost")
+    until(driver, lambda driver: state(driver) == "stale")
     site.start_proxy()
     try:
         assert request(f"{site.url}/api/lots/stream/").status == 502
@@ -216,10 +215,9 @@ def tell(driver, **envelope):
     """Let the page's stream bring an event that no proxy would let through."""
     driver.execute_script(
         """const [envelope] = arguments;
-        const lastEventId = `${opened.at(-1).epoch}.${envelope.seq}`;
+        const {epoch, tell} = opened.at(-1);
         const data = JSON.stringify(envelope);
-        const event = new MessageEvent("update", {data, lastEventId});
-        opened.at(-1).dispatchEvent(event);""",
+        tell(`event: update\\nid: ${epoch}.${envelope.seq}\\ndata: ${data}\\n\\n`);""",
         {"op": "update", **envelope},
     )
 
@@ -246,15 +244,17 @@ def test_a_gap_that_reached_the_page_is_asked_for(site, driver, windows):
     request_bid(site, lot, amount)
     until(driver, lambda driver: price(driver, lot["id"]) == amount)
     seq = heard(driver)[-1]
-    wrong = {**lots(site)[0], "current_price": "9000.00"}
-    tell(driver, pk=lot["id"], seq=seq + 9, prev=seq + 8, data=wrong)
+    driver.execute_script("window.losing = true")
+    request_bid(site, lot, amount + 20)
+    until(driver, lambda driver: driver.execute_script("return lost.length") == 1)
+    driver.execute_script("window.losing = false")
+    request_bid(site, lot, amount + 50)
+    until(driver, lambda driver: price(driver, lot["id"]) == amount + 50)
     until(driver, lambda driver: state(driver) == "open")
     assert f"?since={epoch(site)}.{seq}" in driver.execute_script(
         "return opened.at(-1).url"
     )
-    request_bid(site, lot, amount + 50)
-    until(driver, lambda driver: price(driver, lot["id"]) == amount + 50)
-    assert 9000 not in shown(driver)[str(lot["id"])]
+    assert shown(driver)[str(lot["id"])][-2:] == [amount + 20, amount + 50]
 
 
 def test_a_position_that_means_nothing_any_more_has_the_rows_asked_for(
@@ -267,7 +267,7 @@ def test_a_position_that_means_nothing_any_more_has_the_rows_asked_for(
     request_bid(site, lot, amount)
     until(driver, lambda driver: price(driver, lot["id"]) == amount)
     site.stop_proxy()
-    until(driver, lambda driver: state(driver) == "lost")
+    until(driver, lambda driver: state(driver) == "stale")
     query(site, "UPDATE grip_eventlog_sequence SET epoch = 'another'")
     query(
         site,
@@ -292,12 +292,17 @@ def streams_blocked(driver):
         driver.execute_cdp_cmd("Network.disable", {})
 
 
+HAS_ROWS = """return performance.getEntriesByType("resource").some(
+  ({name, responseEnd}) => name.endsWith("/api/lots/") && responseEnd)"""
+
+
 @with_localproxy
 def test_a_bid_between_the_page_and_its_stream_is_shown(site, driver, windows):
     lot = lots(site)[2]
     with streams_blocked(driver):
         driver.get(site.url + "/")
-        until(driver, lambda driver: state(driver) == "lost")
+        until(driver, lambda driver: driver.execute_script(HAS_ROWS))
+        assert state(driver) == "connecting"
         amount = float(lot["current_price"]) + 60
         with EventStream(f"{site.url}/api/lots/stream/") as stream:
             stream.next()
@@ -309,10 +314,14 @@ def test_a_bid_between_the_page_and_its_stream_is_shown(site, driver, windows):
 
 
 class Forwarder:
-    """A line to a port; those that are open can go dead without a sign."""
+    """A line to a port; those that are open can go dead without a sign.
+
+    `heard` is all that came through it from there.
+    """
 
     def __init__(self, port):
         self._target = port
+        self.heard = bytearray()
         self._dead = threading.Event()
         self._sockets = []
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -341,14 +350,15 @@ class Forwarder:
                 near, _ = self._server.accept()
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += [near, far]
-                for pair in ((near, far), (far, near)):
+                for pair in ((near, far, bytearray()), (far, near, self.heard)):
                     threading.Thread(
                         target=self._carry, args=(*pair, self._dead), daemon=True
                     ).start()
 
-    def _carry(self, source, target, dead):
+    def _carry(self, source, target, heard, dead):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                heard += data
                 if not dead.is_set():
                     target.sendall(data)
             if not dead.is_set():
@@ -368,10 +378,105 @@ def test_a_stream_that_went_silent_is_opened_anew(site, driver, windows):
         driver.get("about:blank")
 
 
+def log_in(driver, url, name):
+    driver.get(f"{url}/login/")
+    driver.find_element(By.NAME, "username").send_keys(name)
+    driver.find_element(By.NAME, "password").send_keys(name)
+    driver.find_element(By.CSS_SELECTOR, "main button").click()
+    until(driver, lambda driver: driver.find_elements(By.LINK_TEXT, "My bids"))
+
+
+ALL_HISTORY = """
+const [position, done] = arguments;
+fetch(`/api/lots/stream/?wait=0&since=${position}`)
+  .then((answer) => answer.json())
+  .then(({events}) => done(events.length));
+"""
+
+
+def test_s42_the_reserve_price_reaches_the_staff_and_no_byte_of_it_anybody_else(
+    site, driver, windows
+):
+    staff, other = windows
+    lot = lots(site)[0]
+    driver.switch_to.window(staff)
+    log_in(driver, site.url, "admin")
+    open_page(driver, site.url + "/")
+    with Forwarder(site.port) as line:
+        # Another host to the browser: its cookies are another user's.
+        url = f"http://localhost:{line.port}"
+        driver.switch_to.window(other)
+        log_in(driver, url, "bidder")
+        open_page(driver, url + "/")
+        code = "from auction.models import Lot; "
+        code += f"lot = Lot.objects.get(pk={lot['id']}); "
+        code += "lot.reserve_price = '7777.77'; lot.save()"
+        site.manage("shell", "--verbosity=0", "--command", code)
+        amount = float(lot["current_price"]) + 15
+        request_bid(site, lot, amount)
+        until(driver, lambda driver: price(driver, lot["id"]) == amount)
+        assert driver.execute_async_script(ALL_HISTORY, f"{epoch(site)}.0") >= 2
+        driver.switch_to.window(staff)
+        reserve = f'[data-lot-id="{lot["id"]}"] [data-field="reserve_price"]'
+        until(
+            driver,
+            lambda driver: (
+                driver.find_element(By.CSS_SELECTOR, reserve).text == "7777.77"
+            ),
+        )
+        driver.switch_to.window(other)
+        assert not driver.find_elements(By.CSS_SELECTOR, reserve)
+        driver.get("about:blank")
+        assert f"{amount:.2f}".encode() in line.heard
+        assert b"7777.77" not in line.heard
+        assert b"reserve" not in line.heard.lower()
+
+
+def own_bids(driver):
+    return [each.text for each in driver.find_elements(By.CSS_SELECTOR, "main li")]
+
+
+BID = """
+const [path, amount, done] = arguments;
+const [, token] = /csrftoken=(\\w+)/.exec(document.cookie);
+fetch(path, {
+  method: "POST",
+  headers: {"Content-Type": "application/json", "X-CSRFToken": token},
+  body: JSON.stringify({bidder: "me", amount}),
+}).then((answer) => done(answer.status));
+"""
+
+
+def test_s32_a_logout_in_one_window_ends_the_private_stream_of_another(
+    site, driver, windows
+):
+    first, second = windows
+    lot = lots(site)[3]
+    driver.switch_to.window(first)
+    log_in(driver, site.url, "bidder")
+    open_page(driver, f"{site.url}/bids/")
+    before = own_bids(driver)
+    request_bid(site, lot, float(lot["current_price"]) + 20)
+    amount = float(lot["current_price"]) + 45
+    path = f"/api/lots/{lot['id']}/bid/"
+    assert driver.execute_async_script(BID, path, f"{amount:.2f}") == 201
+    # Nothing of what somebody else has bid.
+    until(
+        driver,
+        lambda driver: own_bids(driver) == [f"{lot['title']} €{amount:.2f}", *before],
+    )
+    driver.switch_to.window(second)
+    driver.get(site.url + "/")
+    driver.find_element(By.CSS_SELECTOR, ".user button").click()
+    driver.switch_to.window(first)
+    until(driver, lambda driver: state(driver) == "denied")
+    assert own_bids(driver) == []
+
+
 HURRY = """
-const setTimeoutAsItIs = setTimeout;
-window.setTimeout = (call, delay, ...values) =>
-  setTimeoutAsItIs(call, delay < 50000 ? delay : delay / 50, ...values);
+const now = Date.now;
+const start = now();
+Date.now = () => start + 50 * (now() - start);
 """
 
 
@@ -477,7 +582,7 @@ def check_all_is_well(site, driver):
     rows = query(
         site,
         "SELECT seq FROM grip_eventlog_loggedevent "
-        f"WHERE channel = 'auction.lot' AND seq >= {events[0]}",
+        f"WHERE channel = 'auction.lot~as.public' AND seq >= {events[0]}",
     )
     assert sorted(set(events)) == [seq for (seq,) in rows]
     for values in shown(driver).values():
@@ -490,22 +595,51 @@ WATCH = """
 window.opened = [];
 window.refusals = 0;
 window.heard = [];
+window.lost = [];
+window.losing = false;
 window.shown = {};
-window.EventSource = class extends EventSource {
-  constructor(url) {
-    super(url);
-    opened.push(this);
-    this.addEventListener("ready", ({data}) => {
-      this.epoch = JSON.parse(data).position.split(".")[0];
-    });
-    for (const op of ["create", "update", "delete"]) {
-      this.addEventListener(op, ({data}) => heard.push(JSON.parse(data).seq));
-    }
-    this.addEventListener("error", () => {
-      if (this.readyState === EventSource.CLOSED) refusals += 1;
-    });
-  }
+const fetchAsItIs = window.fetch;
+window.fetch = async (url, init) => {
+  const response = await fetchAsItIs(url, init);
+  if (!String(url).includes("/stream/")) return response;
+  if (!response.ok) refusals += 1;
+  return response.ok ? overheard(response, String(url)) : response;
 };
+function overheard(response, url) {
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  const stream = {url};
+  let text = "";
+  function listen(more) {
+    const blocks = (text + more).split("\\n\\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const data = /^data: (.*)$/m.exec(block)?.[1];
+      if (!data) continue;
+      const {position, seq} = JSON.parse(data);
+      if (position) stream.epoch = position.split(".")[0];
+      if (seq) (losing ? lost : heard).push(seq);
+    }
+  }
+  opened.push(stream);
+  const body = new ReadableStream({
+    start(controller) {
+      const encoder = new TextEncoder();
+      stream.tell = (block) => controller.enqueue(encoder.encode(block));
+    },
+    async pull(controller) {
+      for (let hasSome = false; !hasSome; ) {
+        const {done, value} = await reader.read();
+        if (done) return controller.close();
+        hasSome = !losing;
+        if (hasSome) controller.enqueue(value);
+        listen(decoder.decode(value, {stream: true}));
+      }
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return new Response(body, {headers: response.headers});
+}
 new MutationObserver((records) => {
   for (const {target, addedNodes} of records) {
     if (target.dataset?.field !== "current_price") continue;
@@ -545,7 +679,7 @@ def test_the_page_survives_kill_9_of_the_proxy(site, driver, windows):
     open_page(driver, site.url + "/", WATCH)
     with Bidders(site) as bidders:
         kill_proxy(site)
-        until(driver, lambda driver: state(driver) == "lost")
+        until(driver, lambda driver: state(driver) == "stale")
         with streams_blocked(driver):
             before = published(site)
             site.stop_proxy()

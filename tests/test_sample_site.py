@@ -355,7 +355,7 @@ client.force_login(User.objects.get(username="admin"))
 lot = Lot.objects.get(pk={lot["id"]})
 url = f"/admin/auction/lot/{{lot.pk}}/change/"
 data = model_to_dict(lot) | {{"title": "Renamed"}}
-data |= {{"closes_at_0": "2099-01-01", "closes_at_1": "00:00"}}
+data |= {{"closes_at_0": "2099-01-01", "closes_at_1": "00:00", "reserve_price": 5}}
 answer = client.post(url, data, headers={{"host": "localhost"}})
 assert answer.status_code == 302, answer.content
 """

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from auction.models import Bid, Lot
@@ -11,7 +12,9 @@ class BidRefused(Exception):
     """The bid breaks the rule; the message tells the bidder why."""
 
 
-def place_bid(lot_id: int, bidder: str, amount: Decimal) -> Lot:
+def place_bid(
+    lot_id: int, bidder: str, amount: Decimal, user: User | None = None
+) -> Lot:
     """Record a bid that leads, and return the lot as it stands then.
 
     Of two bids at the same instant the second one waits, and is judged by the price
@@ -26,7 +29,7 @@ def place_bid(lot_id: int, bidder: str, amount: Decimal) -> Lot:
         if amount < lot.lowest_bid:
             raise BidRefused(f"Bid at least {lot.lowest_bid}; you offered {amount}.")
         # The bid goes first: what the lot's save announces then holds it already.
-        Bid.objects.create(lot=lot, bidder=bidder, amount=amount)
+        Bid.objects.create(lot=lot, bidder=bidder, amount=amount, user=user)
         lot.current_price = amount
         lot.bid_count += 1
         lot.save(update_fields=["current_price", "bid_count"])

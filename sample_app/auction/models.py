@@ -2,19 +2,29 @@
 
 from decimal import Decimal
 
+from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
-from django_grip.contrib.realtime import realtime
+from django_grip.contrib.realtime import RealtimeManager, realtime
 
 CENT = Decimal("0.01")
 
 
-@realtime(serializer_class="auction.serializers.LotSerializer")
+@realtime(
+    audiences={
+        "public": "auction.serializers.LotSerializer",
+        "staff": "auction.serializers.StaffLotSerializer",
+    },
+    scopes={"category": "category"},
+)
 class Lot(models.Model):
-    """One thing under the hammer. Every change of a row reaches the open pages."""
+    """One thing under the hammer. Every change of a row reaches the open pages.
+
+    Those of the staff show the reserve price, which never leaves the site for others.
+    """
 
     class Status(models.TextChoices):
         OPEN = "open"
@@ -32,11 +42,20 @@ class Lot(models.Model):
         blank=True,
         help_text="Left empty, a new lot begins at its starting price.",
     )
+    reserve_price = models.DecimalField(
+        max_digits=10,
+        decimal_places=2,
+        blank=True,
+        null=True,
+        help_text="Below it the lot is not sold. Only the staff knows.",
+    )
     bid_count = models.PositiveIntegerField(default=0)
     closes_at = models.DateTimeField()
     status = models.CharField(
         max_length=10, choices=Status.choices, default=Status.OPEN
     )
+
+    objects = RealtimeManager()
 
     class Meta:
         ordering = ("id",)
@@ -81,13 +100,29 @@ class Lot(models.Model):
         return self.bids.order_by("-placed_at", "-id")[:5]
 
 
+@realtime(
+    serializer_class="auction.serializers.OwnBidSerializer",
+    scopes={"owner": "user_id"},
+)
 class Bid(models.Model):
-    """An offer that led when it was placed. See auction.bidding.place_bid()."""
+    """An offer that led when it was placed. See auction.bidding.place_bid().
+
+    Who is logged in follows the bids of its own, and nobody else's.
+    """
 
     lot = models.ForeignKey(Lot, on_delete=models.CASCADE, related_name="bids")
     bidder = models.CharField(max_length=40)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="bids",
+    )
     amount = models.DecimalField(max_digits=10, decimal_places=2)
     placed_at = models.DateTimeField(auto_now_add=True)
+
+    objects = RealtimeManager()
 
     def __str__(self) -> str:
         return f"{self.bidder}: {self.amount}"

@@ -32,3 +32,17 @@ class LotSerializer(serializers.ModelSerializer):
             "status",
             "recent_bids",
         )
+
+
+class StaffLotSerializer(LotSerializer):
+    class Meta(LotSerializer.Meta):
+        fields = (*LotSerializer.Meta.fields, "reserve_price")
+
+
+class OwnBidSerializer(serializers.ModelSerializer):
+    title = serializers.CharField(source="lot.title", read_only=True)
+    url = serializers.CharField(source="lot.get_absolute_url", read_only=True)
+
+    class Meta:
+        model = Bid
+        fields = ("id", "lot", "title", "url", "amount", "placed_at")

@@ -103,13 +103,17 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REST_FRAMEWORK = {
-    # Nobody logs in to bid, and without session authentication there is no CSRF token
-    # to send: `curl` can bid too. A real auction would authenticate here.
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    # Who has not logged in may bid as well, as `curl` does. A real auction says no.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication"
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
 }
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "lots"
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"

@@ -1,4 +1,4 @@
-"""Fill the auction with six lots, and give it an administrator."""
+"""Fill the auction with six lots, and give it an administrator and a bidder."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -17,6 +17,7 @@ LOTS = [
         "description": "Silvered arc, three shades, two telescopes and a fitted "
         "mahogany case. About 1860.",
         "starting_price": Decimal("240.00"),
+        "reserve_price": Decimal("400.00"),
     },
     {
         "title": "Marine chronometer",
@@ -24,6 +25,7 @@ LOTS = [
         "description": "Two days' movement, hung in gimbals in a three-tier box. "
         "Gains a second a day.",
         "starting_price": Decimal("1450.00"),
+        "reserve_price": Decimal("2200.00"),
     },
     {
         "title": "Walnut writing desk",
@@ -31,6 +33,7 @@ LOTS = [
         "description": "Seven dovetailed drawers, a lid lined with green leather, "
         "and one secret drawer.",
         "starting_price": Decimal("380.00"),
+        "reserve_price": Decimal("600.00"),
     },
     {
         "title": "Bentwood rocking chair",
@@ -38,6 +41,7 @@ LOTS = [
         "description": "Steamed beech with a hand-woven cane seat and back. "
         "Rocks without a sound.",
         "starting_price": Decimal("95.00"),
+        "reserve_price": Decimal("140.00"),
     },
     {
         "title": "Celestial atlas, 29 plates",
@@ -45,6 +49,7 @@ LOTS = [
         "description": "The northern and southern skies on double pages, coloured "
         "by hand.",
         "starting_price": Decimal("620.00"),
+        "reserve_price": Decimal("900.00"),
     },
     {
         "title": "Harbour chart of Lisbon",
@@ -52,6 +57,7 @@ LOTS = [
         "description": "Soundings in fathoms, two compass roses and one small "
         "whale. Laid paper.",
         "starting_price": Decimal("160.00"),
+        "reserve_price": Decimal("250.00"),
     },
 ]
 
@@ -59,8 +65,8 @@ LOTS = [
 class Command(BaseCommand):
     help = (
         "Add the six lots of the demo, reopen those whose time is over, and add the "
-        "superuser admin with the password admin. Changes nothing on a second run. "
-        "For a demo only."
+        "superuser admin with the password admin and the user bidder with the password "
+        "bidder. Changes nothing on a second run. For a demo only."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -77,5 +83,9 @@ class Command(BaseCommand):
         users = get_user_model().objects
         if not users.filter(username="admin").exists():
             users.create_superuser("admin", "admin@example.com", "admin")
+        if not users.filter(username="bidder").exists():
+            users.create_user("bidder", password="bidder")
         if options["verbosity"]:
-            self.stdout.write(f"{Lot.objects.count()} lots; administrator admin/admin.")
+            self.stdout.write(
+                f"{Lot.objects.count()} lots; log in as admin/admin or bidder/bidder."
+            )

@@ -1,7 +1,9 @@
 // Keeps the lots on the page current, and places bids.
 //
-// The server renders the page; from then on the event stream says what changed. Every
+// The server renders the page; from then on a live collection says what changed. Every
 // [data-field] inside a lot shows the field of that name.
+
+import {collection} from "../grip_rest_framework/realtime.js";
 
 const page = document.body.dataset;
 const board = document.querySelector("main");
@@ -9,133 +11,47 @@ const cardTemplate = document.querySelector("#card");
 const bidTemplate = document.querySelector("#bid");
 const bidder = document.querySelector("[name=bidder]");
 
-const STATES = {connecting: "Connecting", open: "Live", lost: "Reconnecting"};
-const FIRST_DELAY = 1000;
-const LONGEST_DELAY = 15000;
-const SILENCE = 50000; // Twice KEEP_ALIVE, the pause after which the proxy says something.
+const STATES = {
+  connecting: "Connecting",
+  open: "Live",
+  stale: "Reconnecting",
+  denied: "Not for you",
+};
 
-// The stream
-//
-// Every event has a place in the order of its stream, `seq`, and names the one before it,
-// `prev`. So the page knows what it has seen, whatever is repeated, lost or restarted on
-// the way, and a stream goes on where the last one ended.
+const lots = collection(page.streamUrl);
 
-let source;
-let position = ""; // Of the last event seen: its epoch and its seq.
-let answered; // Up to this seq the answer that opened the stream is complete.
-let attempt = 0;
-let timer;
-
-const seqOf = (position) => Number(position?.split(".")[1]);
-
-function connect() {
-  // A stream that was dropped comes back by itself, and says where it was. This is for
-  // one that was refused, went silent, or has a gap.
-  source?.close();
-  source = new EventSource(page.streamUrl + (position && `?since=${position}`));
-  source.addEventListener("ready", begin);
-  for (const op of ["create", "update", "delete", "bulk", "refresh"]) {
-    source.addEventListener(op, receive);
-  }
-  source.addEventListener("reset", startAnew);
-  source.addEventListener("error", () => {
-    setState("lost");
-    if (source.readyState === EventSource.CLOSED) {
-      const delay = Math.min(FIRST_DELAY * 2 ** attempt++, LONGEST_DELAY);
-      connectIn(delay * (0.5 + Math.random() / 2));
-    }
-  });
-  if (page.streamState !== "lost") setState("connecting");
-  connectIn(SILENCE);
-}
-
-// Scripts do not see the comments that keep a stream alive. So one that is merely quiet is
-// opened anew as well, which is a short request.
-function connectIn(delay) {
-  clearTimeout(timer);
-  timer = setTimeout(connect, delay);
-}
-
-function setState(state) {
+lots.on("state", (state) => {
   page.streamState = state;
   document.querySelector(".stream").textContent = STATES[state];
-}
+  // A lot that is gone, and all of its page.
+  if (state === "denied") board.replaceChildren();
+});
 
-function begin({data, lastEventId}) {
-  connectIn(SILENCE);
-  attempt = 0;
-  setState("open");
-  const ready = JSON.parse(data);
-  answered = seqOf(ready.position);
-  // A stream that goes on without a gap brings what the page has missed.
-  if (!position || !ready.gapless) refresh();
-  position ||= lastEventId;
-}
-
-function startAnew({lastEventId}) {
-  connectIn(SILENCE);
-  position = lastEventId;
-  bids.clear(); // The database may be another one.
-  refresh();
-}
-
-function receive({data, lastEventId}) {
-  connectIn(SILENCE);
-  const event = JSON.parse(data);
-  const last = seqOf(position);
-  if (event.seq <= last) return;
-  if (event.prev > Math.max(last, answered)) return connect();
-  position = lastEventId;
-  apply(event);
-}
-
-function apply({op, pk, data}) {
-  touched.add(pk);
-  if (op === "delete") {
-    bids.delete(pk);
-    find(pk)?.remove();
-  } else if (data) {
-    show(data);
-  } else {
-    refresh(); // A bulk change, or one too large for an event: ask.
-  }
-}
-
-// The rows are asked for when the stream is open, so that nothing falls between. An event
-// that arrives before the answer wins: whatever is in the answer and newer is still to
-// come. `touched` holds the lots that events have changed since the question.
-
-let touched = new Set();
-
-async function refresh() {
-  const newer = (touched = new Set());
-  const isOutdated = () => newer !== touched;
-  let lots;
-  try {
-    const response = await fetch(page.apiUrl, {cache: "no-store"});
-    if (!response.ok && response.status !== 404) throw new Error(response.statusText);
-    lots = response.ok ? [await response.json()].flat() : [];
-  } catch {
-    setTimeout(() => isOutdated() || refresh(), FIRST_DELAY);
-    return;
-  }
-  if (isOutdated()) return;
-  const ids = new Set(lots.map((lot) => lot.id));
-  for (const card of cards()) {
-    const id = Number(card.dataset.lotId);
-    if (!ids.has(id) && !newer.has(id)) card.remove();
-  }
-  lots.filter((lot) => !newer.has(lot.id)).forEach(show);
-}
+lots.on("change", ({op, key, row}) => {
+  if (op === "load") showAll();
+  else if (row) show(row);
+  else remove(key);
+});
 
 // The lots
 
 const cards = () => [...board.querySelectorAll("[data-lot-id]")];
 const find = (id) => board.querySelector(`[data-lot-id="${id}"]`);
 
-// An answer may be ahead of the stream, which then tells what is shown already. Bids are
-// never taken back, so a lot with fewer of them is an older one.
+// The rows may be ahead of the events, which then tell what is shown already. Bids are
+// never taken back, so a lot with fewer of them is an older one, unless all is anew.
 const bids = new Map();
+
+function showAll() {
+  bids.clear();
+  for (const card of cards()) if (!lots.has(card.dataset.lotId)) card.remove();
+  lots.rows.forEach(show);
+}
+
+function remove(id) {
+  bids.delete(Number(id));
+  find(id)?.remove();
+}
 
 function show(lot) {
   const card = find(lot.id) ?? addCard(lot);
@@ -217,7 +133,7 @@ async function placeBid(form) {
   try {
     const response = await fetch(`${page.lotsUrl}${id}/bid/`, {
       method: "POST",
-      headers: {"Content-Type": "application/json"},
+      headers: {"Content-Type": "application/json", "X-CSRFToken": csrfToken()},
       body: JSON.stringify({bidder: bidder.value, amount}),
     });
     form.dataset.outcome = response.ok ? "placed" : "refused";
@@ -233,6 +149,8 @@ async function placeBid(form) {
   }
 }
 
+const csrfToken = () => /(?:^|; )csrftoken=(\w+)/.exec(document.cookie)?.[1] ?? "";
+
 function reasons(problem) {
   return Object.entries(problem)
     .map(([field, text]) => (field === "detail" ? text : `${field}: ${text}`))
@@ -240,6 +158,7 @@ function reasons(problem) {
 }
 
 document.addEventListener("submit", (event) => {
+  if (!event.target.matches(".bid")) return;
   event.preventDefault();
   placeBid(event.target);
 });
@@ -251,4 +170,3 @@ bidder.addEventListener("change", () => localStorage.setItem("bidder", bidder.va
 
 setInterval(showTimes, 1000);
 showTimes();
-connect();
