@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver nginx-light \
-	postgresql mariadb-server libmariadb-dev pkg-config gcc nodejs
+	postgresql mariadb-server libmariadb-dev pkg-config gcc
 
 .PHONY: help demo test test-postgresql test-mariadb matrix lint format system clean
 
@@ -49,6 +49,8 @@ format: .venv/installed
 system:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES)
+	# Debian's does not go beside one from elsewhere.
+	command -v npm >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm
 
 clean:
 	rm -rf .venv .tox .demo build dist *.egg-info

@@ -22,6 +22,8 @@ PARTS = {
     "postgresql": lambda: not SERVERS["postgresql"]().missing(),
     "nginx": lambda: bool(shutil.which("nginx")),
     "chromium": lambda: bool(shutil.which("chromium") and shutil.which("chromedriver")),
+    "node": lambda: bool(shutil.which("node")),
+    "npm": lambda: bool(shutil.which("npm")),
 }
 
 

@@ -73,6 +73,8 @@ def test_the_wheel_has_the_package_and_nothing_else(tmp_path):
     assert wheel.name.startswith("django_grip-4.0.0.dev0-py3-none-any")
     names = zipfile.ZipFile(wheel).namelist()
     assert "django_grip/py.typed" in names
+    static = "django_grip/contrib/rest_framework/static/grip_rest_framework"
+    assert {f"{static}/realtime.js", f"{static}/realtime.d.ts"} <= set(names)
     assert "django_grip/contrib/localproxy/management/commands/grip_proxy.py" in names
     assert {name.split("/")[0] for name in names} == {
         "django_grip",
