@@ -40,7 +40,7 @@ def _lines(stream: ModelStream) -> Iterator[tuple[str, str]]:
         if audience is not None:
             yield "audience", f"{audience}: {_name(serializer)}"
     if stream.refresh:
-        yield "refresh", "without content, for stream_mode = \"refresh\""
+        yield "refresh", 'without content, for stream_mode = "refresh"'
     yield "events", ", ".join(stream.events)
     for scope, source in stream.scopes.items():
         yield "scope", f"{scope}: {source if isinstance(source, str) else 'computed'}"
