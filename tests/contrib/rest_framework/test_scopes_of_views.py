@@ -483,6 +483,26 @@ def test_s34_who_lost_the_right_gets_nothing_of_what_was_missed(
         assert b"missed" not in missed.content
 
 
+def test_s35_who_is_granted_later_resumes_where_its_position_says(
+    through_proxy, tenants, log
+):
+    """There is no rule of its own for what came before: who may see the stream may."""
+    tenant, _ = tenants
+    position = frames(through_proxy.get("/projects/stream/", **as_user("ann"))).data(
+        "ready"
+    )["position"]
+    members = list(tenant.members.all())
+    tenant.members.clear()
+    Project.objects.create(tenant=tenant, name="before the grant")
+    relay()
+    since = {"HTTP_LAST_EVENT_ID": position}
+    refused = through_proxy.get("/projects/stream/", **as_user("ann"), **since)
+    assert refusal(refused) == NOTHING
+    tenant.members.set(members)
+    granted = through_proxy.get("/projects/stream/", **as_user("ann"), **since)
+    assert "before the grant" in frames_text(granted)
+
+
 def frames_text(response):
     return json.dumps(frames(response).events)
 
