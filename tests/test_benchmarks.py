@@ -15,7 +15,7 @@ def run(*command):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -24,6 +24,23 @@ def test_publish_explains_itself():
 
     assert done.returncode == 0, done.stderr
     assert "--only" in done.stdout
+
+
+def test_streams_explains_itself():
+    done = run("benchmarks/streams.py", "--help")
+
+    assert done.returncode == 0, done.stderr
+    assert "--only" in done.stdout
+
+
+@pytest.mark.pushpin
+@pytest.mark.node
+def test_a_live_list_equals_the_list_that_changes_meanwhile():
+    done = run("benchmarks/streams.py", "--short", "--only=collection")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = done.stdout.splitlines()[-6:]
+    assert [row.split()[-1] for row in rows] == ["equal"] * 6, done.stdout
 
 
 @pytest.mark.postgresql
