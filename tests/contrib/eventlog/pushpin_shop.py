@@ -175,8 +175,6 @@ class Shop(Site):
         }
 
     def prepare(self):
-        # Users first: PostgreSQL makes no table that refers to one that is not there.
-        self.manage("migrate", "--verbosity=0")
         self.manage("migrate", "--run-syncdb", "--verbosity=0")
 
     def __exit__(self, *exc_info):
