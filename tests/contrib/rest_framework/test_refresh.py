@@ -257,6 +257,7 @@ def test_channel_for_and_the_helpers_of_tests_know_the_audience():
 
 def test_the_decorator_takes_the_option(monkeypatch):
     monkeypatch.setattr(registry, "_streams", dict(registry._streams))
+    monkeypatch.setattr(registry, "_listener", None)
     realtime(refresh=True)(Customer)
     assert registry.get(Customer).told_audiences == (None, "refresh")
     assert registry.get(Order).told_audiences == (None,)
