@@ -58,6 +58,8 @@ def polled(
             is_trusted = log.link_path() is not None
             held = Channel(channel, position) if is_trusted else channel
     if held is not None and wait > 0 and request.method != "HEAD":
+        if log is not None:
+            log.opened(channel)
         _hold(request, grant, held, wait)
     return _response(events, position)
 

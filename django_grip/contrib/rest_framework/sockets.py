@@ -355,6 +355,9 @@ class Conversation:
 
         def transport(request: HttpRequest, grant: Grant) -> HttpResponse:
             grants.append(grant)
+            if (log := durable.log) is not None:
+                # It stays when its channel is closed for its age, and is forgotten.
+                log.opened(grant.channel)
             return HttpResponse()
 
         self._ask(subscription.url, transport, again=True, user=user)
@@ -416,7 +419,10 @@ class Conversation:
 def _opening(request: HttpRequest, grant: Grant, since: str | None) -> Opening:
     """Read how a granted stream begins: the position first, the rows after it."""
     log = durable.log
-    page = None if log is None else log.read(grant.channel, since)
+    page = None
+    if log is not None:
+        page = log.read(grant.channel, since)
+        log.opened(grant.channel)
     is_new = page is None or since is None or page.reset is not None
     return Opening(
         grant=grant,

@@ -2,7 +2,9 @@
 
 import json
 import queue
+import socket
 import threading
+from contextlib import suppress
 
 import websocket
 
@@ -33,8 +35,11 @@ class SocketClient:
         return self
 
     def __exit__(self, *exc_info):
-        self._socket.shutdown()
+        # It wakes the reading thread; to close the socket does not.
+        with suppress(OSError):
+            self._socket.sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(20)
+        self._socket.shutdown()
 
     def send(self, **operation):
         self._socket.send(json.dumps(operation))
