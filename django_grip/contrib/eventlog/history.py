@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from urllib.parse import unquote
 
 from django.core import signing
@@ -35,13 +35,18 @@ PAGE_AGE = 300
 
 
 def read(
-    channel: str, since: str | None, *, trusted: bool = False, is_first: bool = True
+    channel: str,
+    since: str | None,
+    *,
+    trusted: bool = False,
+    granted: int | None = None,
 ) -> Page:
     """See EventLog.read().
 
     `trusted` positions come from the proxy, which has them from us: one that lies in
-    the future shows that the log was restored from a backup. Only the first page of a
-    row of pages may overflow.
+    the future shows that the log was restored from a backup. `granted` is where the log
+    ended when a page of this row of pages was granted, None for its first; only that
+    one may overflow.
     """
     using = alias_of(channel)
     state = sequences.state(using)
@@ -50,7 +55,10 @@ def read(
     found = _place(using, state, channel, since, trusted=trusted)
     if isinstance(found, Page):
         return found
-    return _since(using, state, channel, found, is_first=is_first)
+    is_first = granted is None
+    if granted is None:
+        granted = found if trusted else state.last_seq
+    return _since(using, state, channel, found, granted, is_first=is_first)
 
 
 def newest(channel: str, since: str) -> Page:
@@ -68,7 +76,7 @@ def newest(channel: str, since: str) -> Page:
     row = rows.values_list("seq", "prev", "op", "text").first()
     if row is None:
         return Page(channel=channel, position=str(Position(state.epoch, found)))
-    return _page(state, channel, [row])
+    return _page(state, channel, [row], state.last_seq)
 
 
 def _place(
@@ -111,10 +119,10 @@ def alias_of(channel: str) -> str:
 def read_page(token: str) -> Page | None:
     """The page whose path ends in `token`; None for one that is forged or too old."""
     try:
-        channel, since = signing.loads(token, salt=_SALT, max_age=PAGE_AGE)
+        channel, since, granted = signing.loads(token, salt=_SALT, max_age=PAGE_AGE)
     except signing.BadSignature:
         return None
-    return read(channel, since, is_first=False)
+    return read(channel, since, granted=granted)
 
 
 def _from_now(using: str, state: Sequence, channel: str) -> Page:
@@ -129,7 +137,13 @@ def _reset(using: str, state: Sequence, channel: str, reason: str) -> Page:
 
 
 def _since(
-    using: str, state: Sequence, channel: str, since: int, *, is_first: bool
+    using: str,
+    state: Sequence,
+    channel: str,
+    since: int,
+    granted: int,
+    *,
+    is_first: bool,
 ) -> Page:
     # Not further than what was published: what comes later would not fit. But a client
     # may be ahead of what is noted as published.
@@ -159,13 +173,14 @@ def _since(
         if taken and size > PAGE_BYTES:
             break
         taken += 1
-    return _page(state, channel, rows[:taken], has_more=taken < len(rows))
+    return _page(state, channel, rows[:taken], granted, has_more=taken < len(rows))
 
 
 def _page(
     state: Sequence,
     channel: str,
-    rows: Iterable[tuple[int, int, str, str]],
+    rows: Collection[tuple[int, int, str, str]],
+    granted: int,
     *,
     has_more: bool = False,
 ) -> Page:
@@ -176,9 +191,15 @@ def _page(
     position = events[-1].position
     path = None
     if has_more:
-        token = signing.dumps((channel, position), salt=_SALT)
+        token = signing.dumps((channel, position, granted), salt=_SALT)
         path = f"{get_script_prefix()}{links.PAGE}{token}/"
-    return Page(channel=channel, position=position, events=events, next_path=path)
+    return Page(
+        channel=channel,
+        position=position,
+        events=events,
+        next_path=path,
+        is_closed=any(seq > granted and not text for seq, _, _, text in rows),
+    )
 
 
 def _published(using: str, state: Sequence) -> int:

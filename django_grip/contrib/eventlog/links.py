@@ -13,8 +13,9 @@ from django.urls import path
 
 from django_grip import conf
 from django_grip.contrib.eventlog import closing, history
-from django_grip.contrib.realtime.answers import continuation
+from django_grip.contrib.realtime.answers import CONTENT_TYPE, continuation
 from django_grip.contrib.realtime.channels import NAME_MAX
+from django_grip.contrib.realtime.durable import Page
 from django_grip.contrib.realtime.grants import Grant
 from django_grip.headers import check_channel
 from django_grip.links import NEXT, PAGE
@@ -39,10 +40,9 @@ def next_events(request: HttpRequest) -> HttpResponse:
         return _refused()
     if len(channel) > NAME_MAX:
         return _refused()
-    # It may have missed a close, or nobody remembers that it was opened.
+    # Nobody may remember that it was opened.
     closing.opened(history.alias_of(channel), channel)
-    page = history.read(channel, since, trusted=True)
-    return continuation(request, Grant(channel=channel), page)
+    return _continued(request, history.read(channel, since, trusted=True))
 
 
 @login_not_required
@@ -50,8 +50,15 @@ def next_page(request: HttpRequest, token: str) -> HttpResponse:
     """Continue a stream whose last answer did not hold everything."""
     grip = request.grip  # type: ignore[attr-defined]
     page = history.read_page(token) if grip.proxied else None
-    if page is None:
-        return _refused()
+    return _refused() if page is None else _continued(request, page)
+
+
+def _continued(request: HttpRequest, page: Page) -> HttpResponse:
+    """What a stream has missed; one that has missed its close ends here, and is told
+    the rest when its client comes back and may have it.
+    """
+    if page.is_closed:
+        return HttpResponse(content_type=CONTENT_TYPE)
     return continuation(request, Grant(channel=page.channel), page)
 
 

@@ -33,7 +33,9 @@ class Page:
     history cannot answer (`expired`, `epoch`, `overflow`, `future`, `bad-id`): then
     `events` is empty, and the client fetches what it shows. With `next_path` there is
     more, under that path. A page without events `is_behind` if some are just being
-    published: the proxy may have had them, and nobody knows yet.
+    published: the proxy may have had them, and nobody knows yet. It `is_closed` if
+    streams were ended that had been granted before: who has missed that has to be asked
+    again.
     """
 
     channel: str
@@ -42,6 +44,7 @@ class Page:
     reset: str | None = None
     next_path: str | None = None
     is_behind: bool = False
+    is_closed: bool = False
 
 
 class EventLog(Protocol):

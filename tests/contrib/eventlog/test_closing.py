@@ -211,24 +211,56 @@ def link(client, seq):
     return client.get("/grip/next/", HTTP_GRIP_LAST=last)
 
 
-def test_a_close_is_replayed_as_a_comment_that_moves_on(through_proxy, closed):
-    response = link(through_proxy, 0)
-    first, second, third, _ = response.content.decode().split("\n\n")
-    assert first.startswith(f"event: said\nid: {at(1)}\ndata: ")
-    assert second == f": moved on\nid: {at(2)}"
-    assert third.startswith(f"event: said\nid: {at(3)}\ndata: ")
+def resumed(client, seq):
+    return client.get("/tags/stream/", HTTP_LAST_EVENT_ID=at(seq))
 
 
-def test_who_resumes_before_a_close_is_held_and_not_closed_again(
+def test_a_close_is_replayed_to_who_comes_back_as_a_comment_that_moves_on(
+    through_proxy,
+):
+    closing.close("default", ["shop.tag"])
+    Tag.objects.create()
+    relay()
+    found = frames(resumed(through_proxy, 0))
+    assert (found.comments, found.names) == ([": moved on"], ["ready", "create"])
+
+
+def test_s34_a_stream_that_has_missed_its_close_is_told_nothing_and_ends(
     through_proxy, published, closed
 ):
-    LoggedEvent.objects.filter(seq=3).delete()
-    response = link(through_proxy, 1)
-    found = frames(response)
-    assert (found.names, found.comments) == ([], [": moved on"])
-    assert found.last_id == at(2)
-    assert instruction(response).hold == "stream"
+    """Whoever is behind it may have lost the right to what came since."""
+    for seq in (0, 1):
+        response = link(through_proxy, seq)
+        assert (response.status_code, response.content) == (200, b"")
+        assert instruction(response).hold is None
     assert len(closes(published)) == 1
+    assert instruction(link(through_proxy, 2)).hold == "stream"
+
+
+def test_s34_a_close_on_a_later_page_ends_it_there(through_proxy, closed, monkeypatch):
+    monkeypatch.setattr(history, "PAGE", 1)
+    first = link(through_proxy, 0)
+    assert frames(first).ids == [at(1)]
+    second = through_proxy.get(instruction(first).link)
+    assert (second.content, instruction(second).link) == (b"", None)
+
+
+def test_s34_a_close_between_two_pages_of_who_came_back_ends_it(
+    through_proxy, monkeypatch
+):
+    monkeypatch.setattr(history, "PAGE", 1)
+    for _ in range(3):
+        Tag.objects.create()
+    relay()
+    opening = resumed(through_proxy, 0)
+    closing.close("default", ["shop.tag"])
+    relay()
+    path = instruction(opening).link
+    second = through_proxy.get(path)
+    third = through_proxy.get(instruction(second).link)
+    assert (len(frames(second).ids), len(frames(third).ids)) == (1, 1)
+    last = through_proxy.get(instruction(third).link)
+    assert (last.content, instruction(last).hold) == (b"", None)
 
 
 def test_a_page_may_end_with_a_close(closed, monkeypatch):
@@ -242,20 +274,6 @@ def test_a_close_counts_as_an_event_that_may_be_missed(closed):
 
 
 # A stream never stays unnoted.
-
-
-def test_a_stream_that_is_healed_past_a_close_is_noted_again(through_proxy):
-    """The proxy lost the close, so the stream lives on; it has to end all the same."""
-    position = instruction(through_proxy.get("/tags/stream/")).prev_id
-    due()
-    closing.close_due("default")
-    relay()
-    response = through_proxy.get(
-        "/grip/next/", HTTP_GRIP_LAST=f"shop.tag; last-id={position}"
-    )
-    assert frames(response).comments == [": moved on"]
-    assert instruction(response).hold == "stream"
-    assert held() == {"shop.tag"}
 
 
 def test_a_stream_of_an_emptied_table_is_noted_when_its_proxy_asks(through_proxy):
