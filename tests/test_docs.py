@@ -420,7 +420,8 @@ def missed(project, position):
 
 
 def wait_until_told(project):
-    """Until the site's own figures say that nothing is on its way to a client."""
+    """Tell something, until the site's own figures say that nothing is on its way."""
+    new_order(project, 3)
     address = f"http://localhost:{project.control_port}"
     told = (f'grip_log_lag{{proxy="{address}"}} 0\n', "grip_log_depth 0\n")
 
@@ -432,7 +433,6 @@ def wait_until_told(project):
 
 
 def test_the_figures_of_the_page_on_the_event_log_are_served(event_log):
-    new_order(event_log, 5)
     wait_until_told(event_log)
     served = request(f"{event_log.url}/metrics/").body.decode()
     assert re.search(r"^grip_log_last_seq [1-9]", served, re.MULTILINE)
