@@ -28,7 +28,8 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 test-postgresql: .venv/installed
-	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db
+	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db \
+		tests/contrib/realtime tests/contrib/eventlog tests/test_bidding.py
 
 test-mariadb: .venv/installed
 	$(BIN)/python tests/databases.py mariadb $(BIN)/python -m pytest -m django_db tests/contrib/eventlog

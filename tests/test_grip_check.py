@@ -28,7 +28,7 @@ from servers import KEY, MANAGE, Process, SeedSite, environment, wait_until
 from tests.settings import PROXY_KEY
 
 OTHER_KEY = "another-key-of-the-tests-of-32-bytes"
-SECRET_KEY = "insecure-key-of-the-tests"
+SECRET_KEY = "insecure-key-of-the-tests-of-32-bytes-or-more"
 
 
 class Report:

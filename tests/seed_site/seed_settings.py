@@ -2,7 +2,7 @@
 
 import os
 
-SECRET_KEY = "insecure-key-of-the-tests"
+SECRET_KEY = "insecure-key-of-the-tests-of-32-bytes-or-more"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "seed_urls"
 WSGI_APPLICATION = "seed_wsgi.application"

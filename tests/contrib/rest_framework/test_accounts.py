@@ -105,6 +105,8 @@ def test_a_stale_instance_is_compared_with_what_is_stored(ann, closed):
 
 
 def test_what_the_database_computes_counts_as_changed(ann, closed):
+    User.objects.filter(pk=ann.pk).update(is_superuser=True)
+    ann.refresh_from_db()
     assert closed(changed, ann, is_staff=F("is_superuser")) == of(ann)
 
 
