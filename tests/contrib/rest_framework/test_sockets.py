@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_grip.contrib.eventlog import closing, sequences
-from django_grip.contrib.eventlog.models import LoggedEvent, Sequence
+from django_grip.contrib.eventlog.models import Held, LoggedEvent, Sequence
 from django_grip.contrib.realtime.tellings import ASK_AGAIN
 from django_grip.contrib.rest_framework import RealtimeSocket, connections, sockets
 from django_grip.contrib.rest_framework.messages import ANSWER_BYTES, OBJECT_MAX
@@ -753,6 +753,14 @@ def test_a_poll_repeats_no_close(wire, tags):
     [event, end] = wire.resume(start["position"], id="a")
     assert event["seq"] == 7
     assert end == resumed(at(9))
+
+
+def test_a_poll_notes_that_a_channel_is_streamed_still(wire, tags):
+    """Its close for its age leaves WebSockets, and has it forgotten."""
+    wire.subscribe(TAGS)
+    Held.objects.all().delete()
+    wire.poll()
+    assert [held.channel for held in Held.objects.all()] == ["shop.tag"]
 
 
 def test_a_poll_finds_that_a_backup_was_restored(wire, tags, caplog):
