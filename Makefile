@@ -4,7 +4,7 @@ BIN := .venv/bin
 SYSTEM_PACKAGES := pushpin zurl condure chromium chromium-driver nginx-light \
 	postgresql mariadb-server libmariadb-dev pkg-config gcc
 
-.PHONY: help demo test test-postgresql test-mariadb matrix lint format system clean
+.PHONY: help demo test test-beside test-suite test-postgresql test-mariadb matrix lint format system clean
 
 help:
 	@echo "make demo     an auction on http://localhost:7999, through the local proxy"
@@ -23,9 +23,17 @@ help:
 demo: .venv/installed
 	@$(BIN)/python sample_app/demo.py
 
+# A browser and databases mostly wait: they do so beside the rest.
 test: .venv/installed
-	$(MAKE) --jobs=2 --output-sync=target test-postgresql test-mariadb
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target test-beside test-suite
+
+test-beside:
+	$(MAKE) test-postgresql
+	$(MAKE) test-mariadb
+	$(BIN)/python -m pytest -m chromium
+
+test-suite: .venv/installed
+	$(BIN)/python -m pytest -m "not chromium"
 
 test-postgresql: .venv/installed
 	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db \

@@ -122,7 +122,6 @@ class Bench(Site):
         self._processes = ExitStack()
 
     def prepare(self) -> None:
-        self.manage("migrate", "--verbosity=0")
         # Apps without migrations, whose tables refer to those.
         self.manage("migrate", "--run-syncdb", "--verbosity=0")
 
