@@ -122,7 +122,6 @@ class Bench(Site):
         self._processes = ExitStack()
 
     def prepare(self) -> None:
-        # Apps without migrations, whose tables refer to those.
         self.manage("migrate", "--run-syncdb", "--verbosity=0")
 
     def __enter__(self) -> Bench:
