@@ -27,7 +27,10 @@ with_localproxy = pytest.mark.parametrize("proxy", ["localproxy"], indirect=True
 
 @pytest.fixture
 def windows(driver):
-    """Two windows; a page opened in one does not know of the other."""
+    """Two windows, and nobody logged in; a page opened in one does not know of the
+    other.
+    """
+    driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
     first = driver.current_window_handle
     driver.switch_to.new_window("window")
     second = driver.current_window_handle
