@@ -23,17 +23,17 @@ help:
 demo: .venv/installed
 	@$(BIN)/python sample_app/demo.py
 
-# A browser and databases mostly wait: they do so beside the rest.
+# Databases, a browser and Pushpin mostly wait: they do so beside the rest.
 test: .venv/installed
 	$(MAKE) --jobs=2 --output-sync=target test-beside test-suite
 
 test-beside:
 	$(MAKE) test-postgresql
 	$(MAKE) test-mariadb
-	$(BIN)/python -m pytest -m chromium
+	$(BIN)/python -m pytest -m "chromium or pushpin"
 
 test-suite: .venv/installed
-	$(BIN)/python -m pytest -m "not chromium"
+	$(BIN)/python -m pytest -m "not chromium and not pushpin"
 
 test-postgresql: .venv/installed
 	$(BIN)/python tests/databases.py postgresql $(BIN)/python -m pytest -m django_db \
