@@ -125,6 +125,18 @@ test("a row that moved to a page already read is found", async (context) => {
   assert.equal(rows.size, 24);
 });
 
+test("a last page that is gone by now has the list loaded again", async (context) => {
+  const origin = await filled(context, 11);
+  origin.pageSize = 10;
+  let lists = 0;
+  origin.beforeList = () => {
+    if (++lists === 2) origin.write(11, undefined);
+  };
+  const {rows} = list(context, origin);
+  await settled(rows, origin);
+  assert.equal(rows.size, 10);
+});
+
 test("a thin event has the row asked for, once at a time", async (context) => {
   const origin = await filled(context);
   origin.isThin = true;

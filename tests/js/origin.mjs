@@ -132,6 +132,10 @@ export class Origin {
     await this.afterRows();
     const page = Number(url.searchParams.get("page") ?? 1);
     const end = page * this.pageSize;
+    if (page > 1 && end - this.pageSize >= rows.length) {
+      this.#refuse(response, 404, headers, {detail: "Invalid page."});
+      return;
+    }
     // Like DRF behind a proxy: with the name that it knows itself by.
     const next = end < rows.length ? `http://inside:8000/rows/?page=${page + 1}` : null;
     const results = rows.slice(end - this.pageSize, end);

@@ -1200,7 +1200,11 @@ class Collection extends Map {
     let rows = [];
     let first; // Where the events stood before the first page was read.
     for (let pages = 1; ; pages++) {
-      const response = await this.#ask(url);
+      const response = await this.#ask(url).catch((problem) => {
+        // The last page goes with its last row.
+        if (pages > 1 && problem.status === 404) problem.isFinal = false;
+        throw problem;
+      });
       const position = response.headers.get("Realtime-Position") ?? undefined;
       if (pages === 1) first = position;
       const body = await response.json();
