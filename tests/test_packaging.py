@@ -98,7 +98,7 @@ def test_what_is_claimed_is_what_ci_runs(metadata):
 
 def test_the_extras_are_those_promised(metadata):
     assert set(metadata["optional-dependencies"]) == {
-        "rest_framework",
+        "rest-framework",
         "localproxy",
         "dev",
     }
