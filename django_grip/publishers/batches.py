@@ -17,7 +17,7 @@ from django_grip.publishers.base import Share
 BODY_MAX = 900_000
 """Bytes of one POST: Pushpin refuses 1,000,000."""
 
-JOINED_MAX = 60_000
+JOINED_MAX = 100_000
 """Bytes of content of an item made of several, in one format: a client gets one."""
 
 MESSAGES_MAX = 8_000

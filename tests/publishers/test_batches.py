@@ -251,10 +251,10 @@ def test_messages_that_are_no_events_stay_messages():
 
 
 def test_joined_content_is_limited_in_bytes_not_in_count():
-    many = [stream("x") for _ in range(60_001)]
-    assert [len(content) for content in contents(*many)] == [60_000, 1]
-    long = [stream("é" * 100) for _ in range(301)]
-    assert [len(content) for content in contents(*long)] == [30_000, 100]
+    many = [stream("x") for _ in range(JOINED_MAX + 1)]
+    assert [len(content) for content in contents(*many)] == [JOINED_MAX, 1]
+    long = [stream("é" * 100) for _ in range(JOINED_MAX // 200 + 1)]
+    assert [len(content) for content in contents(*long)] == [JOINED_MAX // 2, 100]
 
 
 def test_one_item_object_that_is_published_twice_arrives_twice():
@@ -337,7 +337,7 @@ def test_messages_that_are_no_events_do_not_answer_long_polls():
 
 def test_joined_events_are_limited_by_what_one_client_gets():
     """A client queues one format; that the item has three says nothing to it."""
-    many = [event(number, "x" * 600) for number in range(150)]
+    many = [event(number, "x" * 600) for number in range(250)]
     sizes = [max(item.sizes()) for item in many]
     (first, *_) = groups = grouped([entry(item) for item in many])
     assert len(groups) == 2

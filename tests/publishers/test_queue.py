@@ -281,7 +281,12 @@ def test_a_receiver_that_waits_is_told_and_nothing_stands_still(control, caplog,
     publish("room", text("b"), blocking=True)
     assert control.text == "ab"
     # Django says it, too.
-    assert {record.exc_info[0] for record in caplog.records} == {RuntimeError}
+    assert caplog.records
+    assert [
+        record
+        for record in caplog.records
+        if not record.exc_info or record.exc_info[0] is not RuntimeError
+    ] == []
 
 
 def test_a_callback_that_raises_is_logged_and_the_next_is_told(
