@@ -124,7 +124,7 @@ class TargetAdmin(ReadOnlyAdmin):
 
 @admin.register(SetAside)
 class SetAsideAdmin(ReadOnlyAdmin):
-    """What could not be told, and why."""
+    """What could not be told, and why: to be tried again, or deleted."""
 
     actions = ("try_again",)
     fields = (
@@ -166,6 +166,10 @@ class SetAsideAdmin(ReadOnlyAdmin):
                 "again: they are in the log, and clients fetch them from there.",
                 messages.WARNING,
             )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """See ModelAdmin: nothing else would ever take these rows away."""
+        return _ModelAdmin.has_delete_permission(self, request, obj)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         """Whether the user may have changes tried again."""
