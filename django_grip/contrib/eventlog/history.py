@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from urllib.parse import unquote
 
 from django.core import signing
-from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.urls import get_script_prefix
 
 from django_grip import links
@@ -15,7 +13,7 @@ from django_grip.contrib.eventlog import sequences, trimming
 from django_grip.contrib.eventlog.models import Head, LoggedEvent, Sequence
 from django_grip.contrib.eventlog.positions import Position, parse
 from django_grip.contrib.realtime.durable import Kept, Page
-from django_grip.contrib.realtime.streams import registry
+from django_grip.contrib.realtime.streams import alias_of
 
 logger = logging.getLogger("django_grip.eventlog")
 
@@ -101,19 +99,6 @@ def position(channel: str) -> str:
     using = alias_of(channel)
     state = sequences.state(using)
     return str(Position(state.epoch, _published(using, state)))
-
-
-def alias_of(channel: str) -> str:
-    """The database whose log has a channel, by its name."""
-    name, _, suffix = channel.partition("~on.")
-    if suffix:
-        alias = unquote(suffix.partition("~")[0])
-        return alias if alias in connections else DEFAULT_DB_ALIAS
-    label = ".".join(name.partition("~")[0].split(".")[:2])
-    for stream in registry:
-        if stream.label == label:
-            return str(router.db_for_write(stream.model))
-    return DEFAULT_DB_ALIAS
 
 
 def read_page(token: str) -> Page | None:

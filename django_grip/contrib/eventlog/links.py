@@ -17,6 +17,7 @@ from django_grip.contrib.realtime.answers import CONTENT_TYPE, continuation
 from django_grip.contrib.realtime.channels import NAME_MAX
 from django_grip.contrib.realtime.durable import Page
 from django_grip.contrib.realtime.grants import Grant
+from django_grip.contrib.realtime.streams import alias_of
 from django_grip.headers import check_channel
 from django_grip.links import NEXT, PAGE
 
@@ -41,7 +42,7 @@ def next_events(request: HttpRequest) -> HttpResponse:
     if len(channel) > NAME_MAX:
         return _refused()
     # Nobody may remember that it was opened.
-    closing.opened(history.alias_of(channel), channel)
+    closing.opened(alias_of(channel), channel)
     return _continued(request, history.read(channel, since, trusted=True))
 
 

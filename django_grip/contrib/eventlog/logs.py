@@ -10,6 +10,7 @@ from django_grip import proxies
 from django_grip.contrib.eventlog import closing, history, outbox
 from django_grip.contrib.realtime.durable import Page
 from django_grip.contrib.realtime.events import Telling
+from django_grip.contrib.realtime.streams import alias_of
 from django_grip.links import NEXT
 
 
@@ -38,12 +39,8 @@ class Log:
 
     def opened(self, channel: str) -> None:
         """See EventLog.opened()."""
-        closing.opened(history.alias_of(channel), channel)
+        closing.opened(alias_of(channel), channel)
 
     def held(self, prefix: str) -> Sequence[str]:
         """See EventLog.held()."""
-        return closing.held(history.alias_of(prefix), prefix)
-
-    def alias_of(self, channel: str) -> str:
-        """See EventLog.alias_of()."""
-        return history.alias_of(channel)
+        return closing.held(alias_of(prefix), prefix)

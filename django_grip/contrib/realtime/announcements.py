@@ -7,12 +7,17 @@ from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, models, router, transaction
+from django.db import models, router, transaction
 
 from django_grip.contrib.realtime import delivery, states
 from django_grip.contrib.realtime.contexts import current_origin
 from django_grip.contrib.realtime.events import REFRESH, Event, Op
-from django_grip.contrib.realtime.streams import ModelStream, json_text, registry
+from django_grip.contrib.realtime.streams import (
+    ModelStream,
+    alias_of,
+    json_text,
+    registry,
+)
 from django_grip.contrib.realtime.tellings import refresh
 from django_grip.contrib.realtime.writes import announce
 from django_grip.headers import check_channel
@@ -89,11 +94,11 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
     does. Audiences all get it: it must be fit for each.
     """
     text = None if data is None else json_text(data)
-    using, label, pk = None, None, None
+    label, pk = None, None
     refreshed: list[str] = []
     if isinstance(target, str):
         check_channel(target)
-        channels = [target]
+        using, channels = alias_of(target), [target]
     else:
         stream = stream_of(target)
         label = stream.label
@@ -116,7 +121,7 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
             ]
     id, ts = uuid4().hex, delivery.now()
     delivery.deliver(
-        using or DEFAULT_DB_ALIAS,
+        using,
         [
             Event(
                 channel=channel,
@@ -142,10 +147,16 @@ async def apublish_event(target: Target, op: str, data: Any = None) -> None:
 def stream_of(target: Target) -> ModelStream:
     """The stream of a row or a model.
 
-    Raises ImproperlyConfigured for a model that is not registered.
+    Raises TypeError for anything else, and ImproperlyConfigured for a model that is not
+    registered.
     """
     model = type(target) if isinstance(target, models.Model) else target
-    stream = registry.get(model)  # type: ignore[arg-type]
+    if not (isinstance(model, type) and issubclass(model, models.Model)):
+        raise TypeError(
+            f"Expected a row, a model or a channel's name; got {target!r}. A row may "
+            "be fetched by its key: Model.objects.get(pk=…)."
+        )
+    stream = registry.get(model)
     if stream is None:
         raise ImproperlyConfigured(
             f"{model!r} is not registered for realtime. Decorate it with @realtime, or "

@@ -88,9 +88,6 @@ class EventLog(Protocol):
     def held(self, prefix: str) -> Sequence[str]:
         """The channels with streams whose names begin so: a label, and what follows."""
 
-    def alias_of(self, channel: str) -> str:
-        """The database whose log has a channel, by its name."""
-
 
 log: EventLog | None = None
 """The event log in use."""

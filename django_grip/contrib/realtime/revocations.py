@@ -13,6 +13,7 @@ from django_grip.contrib.realtime import delivery, durable
 from django_grip.contrib.realtime.announcements import Target, stream_of
 from django_grip.contrib.realtime.channels import user_channel
 from django_grip.contrib.realtime.events import CLOSE, Event
+from django_grip.contrib.realtime.streams import alias_of
 from django_grip.headers import check_channel
 
 ASKED = "asked"
@@ -32,8 +33,8 @@ def revoke(user: Any = None, target: Target | None = None) -> None:
     `target` as well it does the same: who streams what is known to nobody but the
     proxy.
 
-    Raises ValueError without either, or for what is not stored; ImproperlyConfigured
-    for a model that is not registered.
+    Raises ValueError without either, or for what is not stored; TypeError for a target
+    of another kind; ImproperlyConfigured for a model that is not registered.
     """
     if user is None and target is None:
         raise ValueError("revoke() takes a user, a target or both; got neither.")
@@ -65,8 +66,8 @@ def reset(target: Target) -> None:
     `asked`, in its place among the events. For writes that nothing can tell of: a data
     migration, an import, a restored table.
 
-    Raises ValueError for a row that is not stored, and ImproperlyConfigured for a model
-    that is not registered.
+    Raises ValueError for a row that is not stored, TypeError for a target of another
+    kind, and ImproperlyConfigured for a model that is not registered.
     """
     using, channels = _places(target)
     id, ts = uuid4().hex, delivery.now()
@@ -91,11 +92,9 @@ async def areset(target: Target) -> None:
 
 def _places(target: Target) -> tuple[str, list[str]]:
     """The database that tells of a target, and its channels."""
-    log = durable.log
     if isinstance(target, str):
         check_channel(target)
-        using = DEFAULT_DB_ALIAS if log is None else log.alias_of(target)
-        return using, [target]
+        return alias_of(target), [target]
     stream = stream_of(target)
     using = router.db_for_write(stream.model)
     pk = None
@@ -107,6 +106,6 @@ def _places(target: Target) -> tuple[str, list[str]]:
         stream.channel(pk, audience=audience, using=using)
         for audience in stream.told_audiences
     ]
-    if pk is None and log is not None:
-        channels += log.held(f"{stream.channel()}~")
+    if pk is None and durable.log is not None:
+        channels += durable.log.held(f"{stream.channel()}~")
     return using, list(dict.fromkeys(channels))

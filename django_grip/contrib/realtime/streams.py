@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar, overload
+from urllib.parse import unquote
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models, router
+from django.db import DEFAULT_DB_ALIAS, connections, models, router
 from django.db.models.signals import class_prepared
 from django.dispatch import receiver
 from django.utils.functional import cached_property
@@ -360,6 +361,19 @@ class Registry:
 
 
 registry = Registry()
+
+
+def alias_of(channel: str) -> str:
+    """The database that tells of a channel, and whose log has it, by its name."""
+    name, _, suffix = channel.partition("~on.")
+    if suffix:
+        alias = unquote(suffix.partition("~")[0])
+        return alias if alias in connections else DEFAULT_DB_ALIAS
+    label = ".".join(name.partition("~")[0].split(".")[:2])
+    for stream in registry:
+        if stream.label == label:
+            return str(router.db_for_write(stream.model))
+    return DEFAULT_DB_ALIAS
 
 
 def _concrete(model: type[models.Model]) -> type[models.Model]:

@@ -5,8 +5,7 @@ import re
 
 import pytest
 from django.core import signing
-from django.db import IntegrityError, connection, connections
-from django.test import override_settings
+from django.db import IntegrityError, connection
 from django.utils import timezone
 
 from django_grip.contrib.eventlog import history, sequences, trimming
@@ -31,7 +30,6 @@ from tests.contrib.eventlog.history_fixtures import (
     seqs,
 )
 from tests.contrib.eventlog.test_positions import HOSTILE
-from tests.shop.models import Order
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("log")]
 
@@ -496,45 +494,6 @@ def test_an_emptied_sequence_goes_on_behind_a_log_that_retention_emptied(room):
     assert logged.seq > 5
     publish()
     assert trimming.published("default") == logged.seq
-
-
-# Which log.
-
-
-@pytest.mark.parametrize(
-    ("channel", "alias"),
-    [
-        ("room", "default"),
-        ("shop.tag", "default"),
-        ("shop.tag.5", "default"),
-        ("shop.tag~on.other", "other"),
-        ("shop.tag.5~as.staff~on.other", "other"),
-        ("shop.tag~tenant.7~on.other", "other"),
-        ("shop.tag~tenant.7%7Eon%2Eother", "default"),
-        ("shop.tag~on.nowhere", "default"),
-        ("shop.tag~on.", "default"),
-        ("~on.other", "other"),
-        ("", "default"),
-    ],
-)
-def test_a_channels_name_says_which_database_has_its_log(channel, alias):
-    assert history.alias_of(channel) == alias
-
-
-def test_the_log_is_where_the_model_is_written():
-    class Elsewhere:
-        def db_for_write(self, model, **hints):
-            return "other" if model is Order else None
-
-    with override_settings(DATABASE_ROUTERS=[Elsewhere()]):
-        assert history.alias_of("shop.order") == "other"
-        assert history.alias_of("shop.order.4") == "other"
-        assert history.alias_of("shop.tag.4") == "default"
-
-
-def test_an_alias_that_channel_names_encode_is_found(monkeypatch):
-    monkeypatch.setitem(connections.settings, "east.1", {})
-    assert history.alias_of("shop.tag~on.east%2E1") == "east.1"
 
 
 # S50: what it costs.

@@ -186,6 +186,8 @@ def test_a_row_of_another_alias_ends_there(published):
         ({"target": Tag()}, ValueError, "not stored"),
         ({"target": Customer}, ImproperlyConfigured, "@realtime"),
         ({"target": Customer(pk=1)}, ImproperlyConfigured, "@realtime"),
+        ({"target": 7}, TypeError, "a row, a model or a channel.s name; got 7"),
+        ({"target": Tag.objects}, TypeError, "a row, a model or a channel"),
         ({"target": ""}, ValueError, "empty"),
         ({"target": "a,b"}, ValueError, "','"),
     ],

@@ -2,7 +2,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import models
+from django.db import connections, models
+from django.test import override_settings
 
 from django_grip.contrib.realtime import (
     ModelStream,
@@ -10,7 +11,7 @@ from django_grip.contrib.realtime import (
     realtime,
     register,
 )
-from django_grip.contrib.realtime.streams import registry
+from django_grip.contrib.realtime.streams import alias_of, registry
 from tests.shop.models import Customer, Item, Order, OrderView, Parcel, Tag
 
 
@@ -87,3 +88,42 @@ def test_an_unknown_key_of_grip_realtime_suggests_the_nearest(settings):
 def test_the_model_is_returned_unchanged():
     assert isinstance(Order, models.base.ModelBase)
     assert Order.__name__ == "Order"
+
+
+# Databases.
+
+
+@pytest.mark.parametrize(
+    ("channel", "alias"),
+    [
+        ("room", "default"),
+        ("shop.tag", "default"),
+        ("shop.tag.5", "default"),
+        ("shop.tag~on.other", "other"),
+        ("shop.tag.5~as.staff~on.other", "other"),
+        ("shop.tag~tenant.7~on.other", "other"),
+        ("shop.tag~tenant.7%7Eon%2Eother", "default"),
+        ("shop.tag~on.nowhere", "default"),
+        ("shop.tag~on.", "default"),
+        ("~on.other", "other"),
+        ("", "default"),
+    ],
+)
+def test_a_channels_name_says_which_database_has_its_log(channel, alias):
+    assert alias_of(channel) == alias
+
+
+def test_a_channel_is_told_of_where_its_model_is_written():
+    class Elsewhere:
+        def db_for_write(self, model, **hints):
+            return "other" if model is Order else None
+
+    with override_settings(DATABASE_ROUTERS=[Elsewhere()]):
+        assert alias_of("shop.order") == "other"
+        assert alias_of("shop.order.4") == "other"
+        assert alias_of("shop.tag.4") == "default"
+
+
+def test_an_alias_that_channel_names_encode_is_found(monkeypatch):
+    monkeypatch.setitem(connections.settings, "east.1", {})
+    assert alias_of("shop.tag~on.east%2E1") == "east.1"

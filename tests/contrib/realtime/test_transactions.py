@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.test import TestCase
 from django.urls import path
 
-from django_grip.contrib.realtime import actor
+from django_grip.contrib.realtime import actor, publish_event
 from django_grip.contrib.realtime import suppress as silence
 from tests.shop.models import Invoice, Label, Shipment, Tag
 from tests.shop.reading import configurator, events, told
@@ -317,6 +317,17 @@ def test_each_alias_has_its_own_transaction(published):
         with aborted(using="other"):
             Tag.objects.using("other").create(pk=3)
     assert [event["pk"] for event in events(published)] == [2, 2, 1, 1]
+
+
+@two_databases
+def test_a_channel_that_is_named_is_of_its_own_alias(published):
+    with aborted(using="other"):
+        publish_event("shop.tag~on.other", "never")
+    with transaction.atomic(using="other"):
+        publish_event("shop.tag~on.other", "later")
+        publish_event("shop.tag", "now")
+        assert told(published) == ["now shop.tag"]
+    assert told(published) == ["now shop.tag", "later shop.tag~on.other"]
 
 
 @two_databases
