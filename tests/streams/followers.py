@@ -160,6 +160,7 @@ class LongPolls(Follower):
         for each in answer.get("events", ()):
             self._objects.put((each, _seq(self._at)))
         if self._status != 200:
+            self._objects.put(({"op": "refused", "status": self._status}, 0))
             return False
         # Nothing in its time stands at the same position; other nothing is a close.
         is_silent = answer.get("position") == since

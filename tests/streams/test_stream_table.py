@@ -151,6 +151,10 @@ def test_s33_a_row_that_leaves_the_tenant_ends_its_stream_and_is_refused(
     site.act(f"move/{row}/{bob.tenant}")
     for stream in (everything, own):
         event = stream.next()
+        if stream is own and event == {"op": "refused", "status": 404}:
+            # Between two polls, or while the proxy repeats one, the view is asked.
+            assert isinstance(own, LongPolls)
+            continue
         assert (event["op"], event["pk"]) == ("delete", row)
         assert event["reason"] == "leave"
         assert "data" not in event
