@@ -154,9 +154,11 @@ def origin(spec: dict[str, Any]) -> None:
 
     if spec["package"] == "ours":
         from django_grip.contrib.realtime.answers import opening
+        from django_grip.contrib.realtime.grants import Grant
 
         def stream(request: Any) -> Any:
-            return opening(request, CHANNEL, request.headers.get("Last-Event-ID"))
+            since = request.headers.get("Last-Event-ID")
+            return opening(request, Grant(channel=CHANNEL), since)
 
         urlpatterns.append(path("stream/", stream))
     else:
