@@ -102,7 +102,8 @@ class Auditor(threading.Thread):
                     row.seq,
                     row.prev,
                     row.channel,
-                    row.op,
+                    # A close has no text, and its op says why: "age".
+                    row.op if told else "close",
                     told.get("pk"),
                     told.get("data", {}).get("version"),
                     told.get("reason"),
