@@ -18,7 +18,11 @@ BODY_MAX = 900_000
 """Bytes of one POST: Pushpin refuses 1,000,000."""
 
 JOINED_MAX = 100_000
-"""Bytes of content of an item made of several, in one format: a client gets one."""
+"""Bytes of content of an item made of several, in one format: a client gets one.
+
+One POST carries one such item of a channel with messages, so this bounds the events a
+second of a channel. At 140,000 slow WebSockets behind Pushpin lost some.
+"""
 
 MESSAGES_MAX = 8_000
 """Bytes of WebSocket messages for one channel in one POST, or else one message: what

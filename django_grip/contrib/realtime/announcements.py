@@ -33,9 +33,10 @@ def channel_for(
 ) -> str:
     """The channel of an object, of a model's collection or of a scope's value.
 
-    Without GRIP_PREFIX, as `publish()` takes it. Raises ImproperlyConfigured for a
-    model that is not registered, and ValueError for a scope or an audience that its
-    stream does not have, or where it has audiences and none is named.
+    Without GRIP_PREFIX, as `publish()` takes it. Raises TypeError for a target of
+    another kind, ImproperlyConfigured for a model that is not registered, and
+    ValueError for a scope or an audience that its stream does not have, or where it
+    has audiences and none is named.
     """
     is_object = isinstance(target, models.Model)
     stream = stream_of(target)
@@ -92,6 +93,11 @@ def publish_event(target: Target, op: str, data: Any = None) -> None:
     would go: to the collection, its scopes and its own channel; of a model to the
     collection; of a str to the channel of that name. `data` is put into JSON as Django
     does. Audiences all get it: it must be fit for each.
+
+    It leaves when the transaction commits: that of the row's database, or of the one
+    that a model or a channel's name is of. Raises TypeError for a target of another
+    kind, ValueError for a name that the wire cannot carry, and ImproperlyConfigured for
+    a model that is not registered.
     """
     text = None if data is None else json_text(data)
     label, pk = None, None
@@ -153,8 +159,8 @@ def stream_of(target: Target) -> ModelStream:
     model = type(target) if isinstance(target, models.Model) else target
     if not (isinstance(model, type) and issubclass(model, models.Model)):
         raise TypeError(
-            f"Expected a row, a model or a channel's name; got {target!r}. A row may "
-            "be fetched by its key: Model.objects.get(pk=…)."
+            f"Expected a model or a row of one; got {target!r}. A row is found by its "
+            "key: Model.objects.get(pk=…)."
         )
     stream = registry.get(model)
     if stream is None:

@@ -722,6 +722,7 @@ def test_channel_for_leaves_the_prefix_to_publish(settings):
 def test_channel_for_refuses_what_has_no_channel(configure):
     configure(Shipment, scopes={"tenant": "tenant"})
     for arguments, error, message in (
+        (("shop.shipment",), TypeError, "a model or a row of one; got .shop.shipment."),
         ((Customer,), ImproperlyConfigured, "not registered"),
         ((Customer(pk=1),), ImproperlyConfigured, "not registered"),
         ((Item,), ValueError, "audiences public, staff"),
