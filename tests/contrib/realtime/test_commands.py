@@ -15,7 +15,6 @@ from rest_framework import permissions, viewsets
 from rest_framework.routers import DefaultRouter
 
 from django_grip import publish
-from django_grip.contrib.realtime.management import answers
 from django_grip.contrib.realtime.streams import ModelStream, registry
 from django_grip.contrib.rest_framework import StreamModelMixin
 from django_grip.publishers import locmem
@@ -302,7 +301,6 @@ def test_explain_asks_with_atomic_requests(run, tenants, settings, monkeypatch):
 
 
 def test_explain_says_nothing_of_urls_where_no_app_has_any(run, monkeypatch):
-    monkeypatch.setattr(answers, "askers", [])
     monkeypatch.setattr(
         "django_grip.contrib.realtime.management.commands.realtime_explain.askers", []
     )
